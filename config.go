@@ -1,0 +1,227 @@
+package ipc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"time"
+)
+
+// Defaults of the configuration.
+const (
+	defaultMaxMsgSize       = 3 << 20
+	defaultSocketDir        = "/tmp"
+	defaultWriteTimeout     = 10 * time.Second
+	defaultHandshakeTimeout = 5 * time.Second
+	defaultRetryTimer       = 20 * time.Second
+)
+
+// maxMaxMsgSize leaves room for type and seal in a frame whose length must
+// fit into an int of 32 bits.
+const maxMaxMsgSize = 1<<31 - 64
+
+// ServerConfig configures [StartServer], which validates and copies it. The
+// zero value of each field is its default; Name (or Listener) is required.
+type ServerConfig struct {
+	// Name of the server. The socket is SocketDir/Name.sock. A name with a
+	// path separator or a NUL, "." and ".." are refused with ErrName. With
+	// Listener it is only a label and may be empty.
+	Name string
+
+	// Encryption encrypts every connection. The default is false.
+	Encryption bool
+
+	// MaxMsgSize is the largest Data of one message, in bytes, in either
+	// direction; clients learn it when they connect. 0 or less is 3145728.
+	MaxMsgSize int
+
+	// UnmaskPermissions lets every user connect: the socket has mode 0777
+	// instead of 0600.
+	UnmaskPermissions bool
+
+	// Mode is the exact mode of the socket, whatever the umask; 0 is 0600.
+	// It excludes UnmaskPermissions.
+	Mode fs.FileMode
+
+	// Group, a name or a number, is the group that the socket is given to.
+	Group string
+
+	// MultiMode serves any number of clients on one socket, each with a
+	// Server of its own; see ServerManager. Without it there is one client
+	// at a time, and others wait for their turn.
+	MultiMode bool
+
+	// LogLevel is "debug", "info", "warn" or "error", the default. The
+	// environment variable IPC_DEBUG ("true" for debug, or a level) wins.
+	LogLevel string
+
+	// Logger takes the log instead of standard error, and decides what it
+	// keeps: LogLevel and IPC_DEBUG do not apply then.
+	Logger *slog.Logger
+
+	// SocketDir is the folder of the socket. The default is "/tmp".
+	SocketDir string
+
+	// MaxClients bounds the clients that are connected at once in
+	// MultiMode; more wait in the handshake, first come first served. 0 is
+	// no limit.
+	MaxClients int
+
+	// WriteTimeout, in MultiMode, is how long a client's socket may take
+	// nothing before the client is dropped. 0 is 10 s, negative is never.
+	WriteTimeout time.Duration
+
+	// HandshakeTimeout bounds the opening of a connection. 0 is 5 s. Time
+	// spent waiting for a place does not count.
+	HandshakeTimeout time.Duration
+
+	// Authorize decides, before the first byte is exchanged, whether a peer
+	// may connect: an error refuses it.
+	Authorize func(Peer) error
+
+	// Listener is accepted from instead of a socket of the Server's own, and
+	// closed with the Server; its path is never removed.
+	Listener net.Listener
+
+	// BusyPoll is how long a reader keeps trying after each message before
+	// it sleeps. 0 is off.
+	BusyPoll time.Duration
+}
+
+// ClientConfig configures [StartClient], which validates and copies it. The
+// zero value of each field is its default; Name (or Dial) is required.
+type ClientConfig struct {
+	// Name of the server. With Dial it is only a label and may be empty.
+	Name string
+
+	// Encryption refuses a server that does not encrypt, with
+	// ErrEncryptionRequired. False follows the server.
+	Encryption bool
+
+	// Timeout bounds connecting, and each reconnecting; after it comes
+	// ErrTimeout. 0 is for ever.
+	Timeout time.Duration
+
+	// RetryTimer is the longest pause between two attempts to connect: the
+	// first comes at once, the next after 5 ms, then the pause doubles up to
+	// this. 0 is 20 s.
+	RetryTimer time.Duration
+
+	// LogLevel is "debug", "info", "warn" or "error", the default. The
+	// environment variable IPC_DEBUG ("true" for debug, or a level) wins.
+	LogLevel string
+
+	// Logger takes the log instead of standard error, and decides what it
+	// keeps: LogLevel and IPC_DEBUG do not apply then.
+	Logger *slog.Logger
+
+	// SocketDir is the folder of the socket. The default is "/tmp".
+	SocketDir string
+
+	// Authorize decides, before the first byte is exchanged, whether the
+	// peer is the server that was meant: an error refuses it.
+	Authorize func(Peer) error
+
+	// Dial makes the connection instead of the named socket, for every
+	// attempt. Its context ends with Timeout and with Close.
+	Dial func(ctx context.Context) (net.Conn, error)
+
+	// BusyPoll is how long a reader keeps trying after each message before
+	// it sleeps. 0 is off.
+	BusyPoll time.Duration
+}
+
+// withDefaults returns a valid copy of c with nothing left to default, or
+// what is wrong with it.
+func (c *ServerConfig) withDefaults() (ServerConfig, error) {
+	if c == nil {
+		return ServerConfig{}, invalid("ServerConfig is nil")
+	}
+	d := *c
+	err := errors.Join(
+		refuse("ServerConfig.Encryption", d.Encryption),
+		refuse("ServerConfig.BusyPoll", d.BusyPoll != 0),
+	)
+	switch {
+	case err != nil:
+	case d.Mode != 0 && d.UnmaskPermissions:
+		err = invalid("ServerConfig.Mode %v and UnmaskPermissions exclude each other", d.Mode)
+	case d.Mode&^fs.ModePerm != 0:
+		err = invalid("ServerConfig.Mode %v has more than permissions", d.Mode)
+	case int64(d.MaxMsgSize) > maxMaxMsgSize:
+		err = invalid("ServerConfig.MaxMsgSize %d is over %d", d.MaxMsgSize, int64(maxMaxMsgSize))
+	case d.MaxClients < 0:
+		err = invalid("ServerConfig.MaxClients %d is negative", d.MaxClients)
+	case d.MaxClients > 1 && !d.MultiMode:
+		err = invalid("ServerConfig.MaxClients %d needs MultiMode", d.MaxClients)
+	case d.HandshakeTimeout < 0:
+		err = invalid("ServerConfig.HandshakeTimeout %v is negative", d.HandshakeTimeout)
+	}
+	if err != nil {
+		return ServerConfig{}, err
+	}
+	if d.MaxMsgSize <= 0 {
+		d.MaxMsgSize = defaultMaxMsgSize
+	}
+	if d.SocketDir == "" {
+		d.SocketDir = defaultSocketDir
+	}
+	if d.WriteTimeout == 0 {
+		d.WriteTimeout = defaultWriteTimeout
+	}
+	if d.HandshakeTimeout == 0 {
+		d.HandshakeTimeout = defaultHandshakeTimeout
+	}
+	if !d.MultiMode {
+		d.MaxClients = 1
+	}
+	d.Logger, err = newLogger(d.Logger, "ServerConfig", d.LogLevel)
+	return d, err
+}
+
+// withDefaults returns a valid copy of c with nothing left to default, or
+// what is wrong with it.
+func (c *ClientConfig) withDefaults() (ClientConfig, error) {
+	if c == nil {
+		return ClientConfig{}, invalid("ClientConfig is nil")
+	}
+	d := *c
+	err := errors.Join(
+		refuse("ClientConfig.Encryption", d.Encryption),
+		refuse("ClientConfig.BusyPoll", d.BusyPoll != 0),
+	)
+	switch {
+	case err != nil:
+	case d.Timeout < 0:
+		err = invalid("ClientConfig.Timeout %v is negative", d.Timeout)
+	case d.RetryTimer < 0:
+		err = invalid("ClientConfig.RetryTimer %v is negative", d.RetryTimer)
+	}
+	if err != nil {
+		return ClientConfig{}, err
+	}
+	if d.RetryTimer == 0 {
+		d.RetryTimer = defaultRetryTimer
+	}
+	if d.SocketDir == "" {
+		d.SocketDir = defaultSocketDir
+	}
+	d.Logger, err = newLogger(d.Logger, "ClientConfig", d.LogLevel)
+	return d, err
+}
+
+// invalid is the error for a configuration that cannot work.
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("ipc: "+format+": %w", append(args, fs.ErrInvalid)...)
+}
+
+// refuse keeps a field that has no behaviour yet from being relied on.
+func refuse(field string, set bool) error {
+	if !set {
+		return nil
+	}
+	return fmt.Errorf("ipc: %s: %w", field, errors.ErrUnsupported)
+}

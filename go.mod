@@ -1,0 +1,3 @@
+module github.com/joe-at-startupmedia/golang-ipc
+
+go 1.25

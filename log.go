@@ -1,0 +1,71 @@
+package ipc
+
+import (
+	"context"
+	"log/slog"
+	"os"
+)
+
+// debugVariable is the environment variable that overrides LogLevel.
+const debugVariable = "IPC_DEBUG"
+
+// newLogger returns given, or a logger to standard error at the level that
+// IPC_DEBUG or else level names. owner is the config that level comes from.
+func newLogger(given *slog.Logger, owner, level string) (*slog.Logger, error) {
+	min, ok := parseLevel(level)
+	if !ok {
+		return nil, invalid("%s.LogLevel %q is none of debug, info, warn and error", owner, level)
+	}
+	if given != nil {
+		return given, nil
+	}
+	v, set := os.LookupEnv(debugVariable)
+	if !set || v == "" {
+		return stderrLogger(min), nil
+	}
+	if v == "true" {
+		v = "debug"
+	}
+	override, ok := parseLevel(v)
+	if !ok {
+		// Whoever set it wants to see something, so the warning is shown
+		// whatever the level.
+		stderrLogger(slog.LevelWarn).Warn("ipc: environment variable ignored: want true, debug, info, warn or error",
+			"name", debugVariable, "value", v)
+		return stderrLogger(min), nil
+	}
+	return stderrLogger(override), nil
+}
+
+func stderrLogger(min slog.Level) *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: min}))
+}
+
+// parseLevel knows the four levels by name, and the default by its absence.
+func parseLevel(s string) (slog.Level, bool) {
+	switch s {
+	case "debug":
+		return slog.LevelDebug, true
+	case "info":
+		return slog.LevelInfo, true
+	case "warn":
+		return slog.LevelWarn, true
+	case "error", "":
+		return slog.LevelError, true
+	}
+	return 0, false
+}
+
+// logEvent logs one line about the endpoint called socket, and costs nothing
+// where the level is off.
+func logEvent(log *slog.Logger, level slog.Level, msg, socket string, client int, attrs ...slog.Attr) {
+	ctx := context.Background()
+	if !log.Enabled(ctx, level) {
+		return
+	}
+	all := append(make([]slog.Attr, 0, len(attrs)+2), slog.String("socket", socket))
+	if client != 0 {
+		all = append(all, slog.Int("client", client))
+	}
+	log.LogAttrs(ctx, level, "ipc: "+msg, append(all, attrs...)...)
+}

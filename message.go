@@ -1,0 +1,386 @@
+package ipc
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
+
+// Message is what Read returns: a message of the peer, or an event of this
+// library.
+//
+// A Message and its Data belong to whoever read them; nothing else uses them.
+type Message struct {
+	// Err says what went wrong, on an event with Status "Error" or "Timeout"
+	// and on TimeoutMessage. It is nil for the messages of a peer.
+	Err error
+
+	// MsgType is over 0 for a message of the peer and -1 for an event.
+	MsgType int
+
+	// Data is what the peer wrote; empty for events.
+	Data []byte
+
+	// Status, on an event, is the Status that the connection has reached, as
+	// text.
+	Status string
+
+	lease *lease // of Data, if Data is pooled
+}
+
+// TimeoutMessage is what ReadTimed returns if nothing came and the caller
+// named no message of its own. It is shared: compare with it, do not change
+// it.
+var TimeoutMessage = &Message{MsgType: 2, Err: &sentinel{"timed_out", ErrTimeout}}
+
+// eventType is the MsgType of events.
+const eventType = -1
+
+// Release gives the memory of a large message back for the next one. It is
+// optional: a program that streams large messages saves the garbage collector
+// most of its work by it. Data, and every slice of it, is invalid afterwards.
+// Releasing twice, through a copy of the Message too, and releasing a small
+// message, an event or nil does nothing.
+func (m *Message) Release() {
+	if m != nil && m.lease != nil {
+		m.lease.end()
+	}
+}
+
+// A lease is one message's hold on a pooled buffer. It is never reused, so a
+// Release that comes late or twice cannot touch the buffer's next user.
+type lease struct {
+	buf   *pooled
+	ended atomic.Bool
+}
+
+func (l *lease) end() {
+	if l.ended.CompareAndSwap(false, true) {
+		l.buf.put()
+	}
+}
+
+// Data over minPooled bytes has a buffer of its own, pooled by size in classes
+// of four to the doubling, so that at most a fifth of a buffer is wasted.
+const (
+	minPooled     = 4 << 10
+	maxPooled     = 4 << 20
+	classesPerLog = 4
+)
+
+var pools [classesPerLog * 10]sync.Pool // 10 doublings from minPooled to maxPooled
+
+// pooled is a buffer of one of the pools.
+type pooled struct {
+	b     []byte
+	class int
+}
+
+// sizeClass returns the class of the buffers that n bytes go into, over
+// minPooled and up to maxPooled, and the size of those buffers.
+func sizeClass(n int) (class, size int) {
+	log := bits.Len(uint(n-1)) - 1 // 2^log < n <= 2^(log+1)
+	step := 1 << log / classesPerLog
+	steps := (n - 1<<log + step - 1) / step
+	return (log-(bits.Len(minPooled)-1))*classesPerLog + steps - 1, 1<<log + steps*step
+}
+
+// getPooled returns a buffer of n bytes.
+func getPooled(n int) *pooled {
+	c, size := sizeClass(n)
+	p, ok := pools[c].Get().(*pooled)
+	if !ok {
+		p = &pooled{b: make([]byte, size), class: c}
+	}
+	p.b = p.b[:n]
+	return p
+}
+
+func (p *pooled) put() { pools[p.class].Put(p) }
+
+// largeMessage is a Message with a buffer of its own, in one allocation.
+type largeMessage struct {
+	slab  [1]Message
+	lease lease
+}
+
+// newLarge returns the slab of a message whose data lies in p.
+func newLarge(msgType int, data []byte, p *pooled) []Message {
+	m := &largeMessage{slab: [1]Message{{MsgType: msgType, Data: data}}}
+	if p != nil {
+		m.lease.buf = p
+		m.slab[0].lease = &m.lease
+	}
+	return m.slab[:]
+}
+
+// batch is what one read brought: messages in slabs, and their sums.
+//
+// Small messages share a slab of structs and a slab of data. Both are small,
+// so that a message that is kept keeps only a few KiB alive.
+type batch struct {
+	slabs    [][]Message
+	messages int
+	bytes    int    // of Data
+	frames   int    // control messages too
+	data     []byte // the unused part of the last slab's data
+}
+
+const (
+	slabMessages = 32
+	slabBytes    = minPooled
+)
+
+// small adds a message with a copy of data; about more of its size follow.
+func (b *batch) small(msgType int, data []byte, more int) {
+	if !b.fits(data) {
+		n := min(1+more, slabMessages, slabBytes/max(len(data), 1))
+		b.slabs = append(b.slabs, make([]Message, 0, n))
+		b.data = make([]byte, n*len(data))
+	}
+	own := b.data[:len(data):len(data)]
+	b.data = b.data[len(data):]
+	copy(own, data)
+	slab := &b.slabs[len(b.slabs)-1]
+	*slab = append(*slab, Message{MsgType: msgType, Data: own})
+	b.count(data)
+}
+
+// fits reports whether a message with data goes into the last slab.
+func (b *batch) fits(data []byte) bool {
+	if len(b.slabs) == 0 || len(b.data) < len(data) {
+		return false
+	}
+	last := b.slabs[len(b.slabs)-1]
+	return len(last) < cap(last)
+}
+
+// large adds a message whose data lies in p.
+func (b *batch) large(msgType int, data []byte, p *pooled) {
+	b.slabs = append(b.slabs, newLarge(msgType, data, p))
+	b.count(data)
+}
+
+func (b *batch) count(data []byte) {
+	b.messages++
+	b.bytes += len(data)
+}
+
+// The wire format: a frame is its length, 4 bytes, then a type, 4 bytes, and
+// data. Numbers are big-endian.
+const (
+	lengthSize = 4
+	typeSize   = 4
+	headerSize = lengthSize + typeSize
+
+	maxType = 1<<31 - 1
+)
+
+func putHeader(b []byte, msgType, size int) {
+	binary.BigEndian.PutUint32(b, uint32(typeSize+size))
+	binary.BigEndian.PutUint32(b[lengthSize:], uint32(msgType))
+}
+
+// frameSize returns the length of the plain frame that b starts with.
+func frameSize(b []byte) int {
+	return lengthSize + int(binary.BigEndian.Uint32(b))
+}
+
+// decoder turns the bytes of one connection into messages. It belongs to
+// whoever has the reader's role (see link). While no part of a frame is here
+// it owns no memory.
+type decoder struct {
+	max int // largest Data that the peer may send
+
+	buf *readBuffer
+	big *bigFrame // the frame that outgrew buf, while it is being read
+}
+
+const (
+	// readBufferSize is what one read from the socket can bring: a message
+	// of 64 KiB with its header, or many small ones.
+	readBufferSize = 68 << 10
+
+	// A frame that filled the read buffer gets its memory at once if it is
+	// no larger than this, else in doubling steps, as its bytes arrive.
+	wholeFrame = maxPooled
+)
+
+// readBuffer holds the bytes [r:w], which have been read and not decoded.
+type readBuffer struct {
+	r, w  int
+	slabs [][]Message // spare, for the next batch
+	b     [readBufferSize]byte
+}
+
+var readBuffers = sync.Pool{New: func() any { return new(readBuffer) }}
+
+// bigFrame is a frame that is read straight into memory of its own. Its body
+// is what follows the type.
+type bigFrame struct {
+	msgType int
+	body    []byte  // what there is memory for
+	n       int     // bytes of body that have arrived
+	size    int     // of the whole body
+	pooled  *pooled // of body, if the frame is no larger than wholeFrame
+}
+
+// space returns where the next bytes of the connection go.
+func (d *decoder) space() []byte {
+	if d.big != nil {
+		return d.big.space()
+	}
+	if d.buf == nil {
+		d.buf = readBuffers.Get().(*readBuffer)
+	}
+	return d.buf.b[d.buf.w:]
+}
+
+// rest gives the buffer back, unless it holds a part of a frame.
+func (d *decoder) rest() {
+	if b := d.buf; b != nil && b.r == b.w {
+		d.buf = nil
+		b.r, b.w = 0, 0
+		readBuffers.Put(b)
+	}
+}
+
+// reset gives everything back; a part of a frame is lost.
+func (d *decoder) reset() {
+	d.big = nil
+	if d.buf != nil {
+		d.buf.r = d.buf.w
+		d.rest()
+	}
+}
+
+// decode takes the n bytes that have arrived at space into account and returns
+// the messages that are complete now. With an error it returns those before
+// it. The batch's list of slabs is used again by the next call.
+func (d *decoder) decode(n int) (batch, error) {
+	var out batch
+	if d.big != nil {
+		d.big.finish(n, &out, d)
+		return out, nil
+	}
+	b := d.buf
+	b.w += n
+	out.slabs = b.slabs[:0]
+	err := d.frames(&out)
+	b.slabs = out.slabs
+	if err == nil {
+		err = d.keep()
+	}
+	return out, err
+}
+
+// frames decodes the whole frames in the read buffer.
+func (d *decoder) frames(out *batch) error {
+	b := d.buf
+	for b.w-b.r >= lengthSize {
+		size, err := d.frame(b.b[b.r:])
+		if err != nil {
+			return err
+		}
+		if b.w-b.r < size {
+			return nil
+		}
+		body := b.b[b.r+lengthSize : b.r+size]
+		b.r += size
+		msgType, err := parseType(body)
+		if err != nil {
+			return err
+		}
+		out.frames++
+		data := body[typeSize:]
+		switch {
+		case msgType == 0:
+			// A control message: there are none that we know.
+		case len(data) <= slabBytes:
+			out.small(msgType, data, (b.w-b.r)/size)
+		default:
+			p := getPooled(len(data))
+			copy(p.b, data)
+			out.large(msgType, p.b, p)
+		}
+	}
+	return nil
+}
+
+// keep makes room behind the part of a frame that is left in the read buffer.
+func (d *decoder) keep() error {
+	b := d.buf
+	b.w = copy(b.b[:], b.b[b.r:b.w])
+	b.r = 0
+	if b.w < len(b.b) {
+		return nil
+	}
+	size, err := d.frame(b.b[:])
+	if err != nil {
+		return err
+	}
+	msgType, err := parseType(b.b[lengthSize:])
+	if err != nil {
+		return err
+	}
+	d.big = newBigFrame(msgType, size-headerSize, b.b[headerSize:])
+	b.r = b.w
+	d.rest()
+	return nil
+}
+
+// frame returns the size of the frame that b starts with, its length
+// included, before anything is allocated for it.
+func (d *decoder) frame(b []byte) (int, error) {
+	n := binary.BigEndian.Uint32(b)
+	if n < typeSize || uint64(n) > uint64(d.max)+typeSize {
+		return 0, detailf(ErrProtocol, "frame of %d bytes, want %d to %d", n, typeSize, uint64(d.max)+typeSize)
+	}
+	return lengthSize + int(n), nil
+}
+
+func parseType(b []byte) (int, error) {
+	t := binary.BigEndian.Uint32(b)
+	if t > maxType {
+		return 0, detailf(ErrProtocol, "message type %d, want 0 to %d", t, maxType)
+	}
+	return int(t), nil
+}
+
+// newBigFrame starts a frame whose body has size bytes, of which head are
+// here.
+func newBigFrame(msgType, size int, head []byte) *bigFrame {
+	f := &bigFrame{msgType: msgType, size: size}
+	if size <= wholeFrame {
+		f.pooled = getPooled(size)
+		f.body = f.pooled.b
+	} else {
+		f.body = make([]byte, 2*len(head))
+	}
+	f.n = copy(f.body, head)
+	return f
+}
+
+func (f *bigFrame) space() []byte {
+	if f.n == len(f.body) {
+		grown := make([]byte, min(f.size, 2*len(f.body)))
+		copy(grown, f.body)
+		f.body = grown
+	}
+	return f.body[f.n:]
+}
+
+// finish takes n more bytes into account, and delivers the frame if it is
+// whole.
+func (f *bigFrame) finish(n int, out *batch, d *decoder) {
+	f.n += n
+	if f.n < f.size {
+		return
+	}
+	d.big = nil
+	out.frames++
+	if f.msgType != 0 {
+		out.large(f.msgType, f.body, f.pooled)
+	}
+}
