@@ -1,0 +1,219 @@
+package ipc
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+)
+
+const (
+	// ownReadDelay is how long nobody may be in Read before the connection's
+	// own goroutine reads, so that a loss is noticed and the inbox fills up.
+	ownReadDelay = 20 * time.Millisecond
+
+	// lingerTime is how long what has arrived may still be read after a
+	// write has failed.
+	lingerTime = 100 * time.Millisecond
+)
+
+// role says who reads from a link's connection: one at a time.
+type role uint8
+
+const (
+	nobody role = iota
+	caller      // of Read: it is woken by the kernel itself
+	owner       // the link's own goroutine
+)
+
+// link is one connection of an endpoint, from the end of its handshake to its
+// loss. Its own goroutine runs endpoint.serve and is the only one to end it.
+//
+// Where callers may read (shared), the reader's role is taken by whoever waits
+// in Read, and by the own goroutine when nobody has been there for
+// ownReadDelay; a caller that comes back asks for it with a deadline in the
+// past. Else the own goroutine has it all the time.
+//
+// The endpoint's mutex guards all fields down to the blank line; the decoder
+// and what one read returns belong to the role.
+type link struct {
+	role     role
+	turn     uint64      // counts the reads, so that a late kick hits nobody else
+	deadline time.Time   // the read deadline of conn, as last set
+	seen     uint64      // endpoint.reads when the timer was last set
+	timed    bool        // idle is running
+	err      error       // why the link ended; nil while it lives
+	writeErr error       // why writing failed; reading goes on for lingerTime
+	linger   *time.Timer // ends the link after a failed write
+	frames   uint64      // received
+
+	shared bool // callers may read
+	conn   net.Conn
+	raw    *rawConn      // of conn; nil where bytes have to go through conn's methods
+	poke   chan struct{} // wakes the own goroutine; nil if not shared
+	idle   *time.Timer   // fires to see whether callers still read; nil if not shared
+	done   chan struct{} // closed when the own goroutine is through
+	peer   peerInfo
+	start  time.Time
+
+	dec decoder
+
+	writeTimeout time.Duration // over 0: how long the socket may take nothing
+	vec          net.Buffers   // scratch of send
+}
+
+// peerInfo is the answer to Peer, asked once.
+type peerInfo struct {
+	peer Peer
+	err  error
+}
+
+// newLink returns the link of a connection whose handshake is done. Callers
+// may read from it if share is set and its kind of connection allows it.
+func newLink(conn net.Conn, maxMsgSize int, share bool) *link {
+	l := &link{
+		conn:  conn,
+		raw:   newRawConn(conn),
+		done:  make(chan struct{}),
+		start: time.Now(),
+		dec:   decoder{max: maxMsgSize},
+	}
+	if share && l.raw != nil {
+		l.shared = true
+		l.poke = make(chan struct{}, 1)
+		l.idle = time.NewTimer(ownReadDelay)
+		l.timed = true
+	}
+	return l
+}
+
+// errNothingYet is what a fill that does not wait returns when nothing has
+// arrived.
+var errNothingYet = errors.New("nothing has arrived")
+
+// fill reads once and decodes. It waits for the first byte if wait is set, up
+// to the read deadline. What it returns with an error came before the error.
+// Only whoever has the role may call it.
+func (l *link) fill(wait bool) (batch, error) {
+	var n int
+	var err error
+	if l.raw != nil {
+		n, err = l.raw.read(&l.dec, wait)
+	} else {
+		n, err = l.conn.Read(l.dec.space())
+	}
+	if n == 0 {
+		if err == nil {
+			err = io.EOF
+		}
+		return batch{}, err
+	}
+	got, decodeErr := l.dec.decode(n)
+	if decodeErr != nil {
+		err = decodeErr
+	}
+	return got, err
+}
+
+// setDeadline sets the read deadline if it is another one. The endpoint's
+// mutex is held. It is only for links with raw set.
+func (l *link) setDeadline(t time.Time) {
+	if !t.Equal(l.deadline) {
+		l.deadline = t
+		l.conn.SetReadDeadline(t) // fails only on a closed connection
+	}
+}
+
+// kick makes whoever reads look up. The endpoint's mutex is held.
+func (l *link) kick() { l.setDeadline(longAgo) }
+
+// longAgo is a deadline that has passed.
+var longAgo = time.Unix(1, 0)
+
+// wakeOwner makes the own goroutine look at the link's state. The endpoint's
+// mutex is held.
+func (l *link) wakeOwner() {
+	select {
+	case l.poke <- struct{}{}:
+	default: // it is nil, or about to look anyway
+	}
+}
+
+// watch sees to it that the own goroutine takes the role when callers stay
+// away. The endpoint's mutex is held.
+func (l *link) watch(reads uint64) {
+	if !l.timed {
+		l.timed = true
+		l.seen = reads
+		l.idle.Reset(ownReadDelay)
+	}
+}
+
+// fail ends the link: the first reason counts. It wakes whoever reads, and
+// the own goroutine, which does the rest. The endpoint's mutex is held; where
+// raw is nil, hangUp has to follow without it.
+func (l *link) fail(err error) {
+	if l.err != nil {
+		return
+	}
+	l.err = err
+	if l.raw != nil {
+		l.kick()
+	}
+	l.wakeOwner()
+}
+
+// hangUp wakes an own goroutine that is in conn.Read, which no kick reaches.
+func (l *link) hangUp() {
+	if l.raw == nil {
+		l.conn.Close()
+	}
+}
+
+// send gives the segments to the kernel, from the byte at off on, and returns
+// how many bytes it took. It blocks up to the write deadline. Where that
+// bounds how long the peer takes nothing, it returns as soon as something was
+// taken.
+func (l *link) send(segs []segment, off int) (int, error) {
+	if l.raw != nil && l.writeTimeout > 0 {
+		return l.sendSome(&segs[0], off)
+	}
+	if len(segs) == 1 && segs[0].head == nil {
+		return l.conn.Write(segs[0].body[off:])
+	}
+	vec := l.vec[:0]
+	for _, s := range segs {
+		for _, part := range [...][]byte{s.head, s.body} {
+			if off < len(part) {
+				vec = append(vec, part[off:])
+				off = 0
+			} else {
+				off -= len(part)
+			}
+		}
+	}
+	all := vec
+	l.vec = vec
+	n, err := l.vec.WriteTo(l.conn)
+	clear(all)
+	l.vec = all[:0]
+	return int(n), err
+}
+
+// sendSome gives some of s to the kernel, from the byte at off on.
+func (l *link) sendSome(s *segment, off int) (int, error) {
+	if off >= len(s.head) {
+		return l.raw.write(s.body[off-len(s.head):], true)
+	}
+	// A header on its own would wake the peer for nothing.
+	c := chunks.Get().(*chunk)
+	defer chunks.Put(c)
+	b := append(c.b, s.head[off:]...)
+	b = append(b, s.body[:min(len(s.body), largeSize)]...)
+	return l.raw.write(b, true)
+}
+
+// timedOut reports whether err is a passed deadline, so that the connection
+// lives.
+func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
