@@ -1,0 +1,45 @@
+package ipc
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"syscall"
+)
+
+// peerOf returns who is at the other end of conn. Of anything but a connection
+// over a Unix socket the kernel knows nothing, and the error matches
+// [errors.ErrUnsupported].
+func peerOf(conn net.Conn) (Peer, error) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return Peer{}, noPeer(conn)
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return Peer{}, fmt.Errorf("ipc: peer: %w", err)
+	}
+	var cred *syscall.Ucred
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		// For another family, SO_PEERCRED would succeed and say nobody.
+		domain, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_DOMAIN)
+		if err == nil && domain == syscall.AF_UNIX {
+			cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+		}
+		failed = os.NewSyscallError("getsockopt", err)
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return Peer{}, fmt.Errorf("ipc: peer: %w", err)
+	}
+	if cred == nil || cred.Uid == math.MaxUint32 { // the latter where nothing is connected
+		return Peer{}, noPeer(conn)
+	}
+	return Peer{PID: int(cred.Pid), UID: cred.Uid, GID: cred.Gid}, nil
+}
+
+func noPeer(conn net.Conn) error {
+	return fmt.Errorf("ipc: peer of a %T: %w", conn, errors.ErrUnsupported)
+}
