@@ -1,0 +1,334 @@
+package ipc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// firstPause is the pause before the second attempt to connect.
+	firstPause = 5 * time.Millisecond
+
+	// settled is how long a connection must last, if no frame comes, for the
+	// pauses to start anew: a server that drops whoever it accepts must not
+	// be asked in a hot loop.
+	settled = time.Second
+
+	// permissionGrace is how long a refused permission may be that of a
+	// server which has bound its socket and not yet opened it to others.
+	permissionGrace = 250 * time.Millisecond
+
+	// closeFlush bounds the time that Close spends on sending what was
+	// accepted.
+	closeFlush = time.Second
+)
+
+// Client is a connection to a server that makes itself anew whenever it is
+// lost, until Close. All methods may be called at once from any goroutine.
+//
+//	Connecting ─► Connected ─► ReConnecting ─► Timeout
+//	                  ▲             │
+//	                  └─────────────┘            any ─► Closing ─► Closed
+//
+// One goroutine, run, owns the connection and all changes of this kind but the
+// last, which is Close's.
+type Client struct {
+	endpoint
+	config ClientConfig
+	path   string
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	done   chan struct{} // closed when run has returned
+
+	pause     time.Duration // before the next attempt; 0 is at once
+	closeOnce sync.Once
+	closeErr  error
+	unsent    int // messages, when a Timeout ended it
+}
+
+// StartClient connects to the server called config.Name, waiting for it if
+// need be, and returns when the connection can be used, or with [ErrTimeout]
+// after config.Timeout. The events Connecting and Connected are the first that
+// Read returns.
+//
+// A server that is not there or has no place yet is tried again. Final, and
+// returned at once, are a server that speaks another version ([ErrVersion])
+// or does not encrypt where the client insists ([ErrEncryptionRequired]), a
+// refusal by Authorize ([ErrUnauthorized]), and what only a person can mend,
+// such as a missing permission.
+//
+// The Client reconnects by itself when the connection is lost, until Close.
+func StartClient(config *ClientConfig) (*Client, error) {
+	return StartClientContext(context.Background(), config)
+}
+
+// StartClientContext is StartClient until ctx ends; it then returns an error
+// that matches ctx.Err(). Once it has returned, ctx has no influence on the
+// Client.
+func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{config: cfg, done: make(chan struct{})}
+	name := cfg.Name
+	if cfg.Dial == nil {
+		if c.path, err = socketPath(cfg.SocketDir, cfg.Name); err != nil {
+			return nil, fmt.Errorf("ipc: client: %w", err)
+		}
+		name = c.path
+	}
+	c.init(name, cfg.Logger, Connecting, true)
+	c.mu.Lock()
+	c.event(Connecting, nil)
+	c.mu.Unlock()
+	l, err := c.connect(ctx, c.giveUp)
+	if err != nil {
+		return nil, c.explain("connect to", err)
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.attach(l)
+	go c.run(l)
+	return c, nil
+}
+
+// Close sends what Write has accepted, for 1 s at most, and ends the Client:
+// all calls that wait return, and no goroutine, descriptor or timer is left.
+// It returns nil if the kernel has everything that was accepted, else an error
+// that says how many messages it does not have. A Client that is not connected
+// closes at once. What had arrived can still be read; then come the event
+// Closed and [ErrClosed].
+//
+// It may be called more than once, from any goroutine, and returns the same
+// every time.
+func (c *Client) Close() error {
+	c.closeOnce.Do(func() {
+		late, cancel := context.WithTimeout(context.Background(), closeFlush)
+		defer cancel()
+		end := c.closed()
+		c.beginClose(end)
+		c.cancel()
+		unsent := c.shut(late.Done(), end)
+		<-c.done
+		unsent += c.unsent
+		c.finish(Closed, nil, end)
+		c.closeErr = c.unsentError(unsent)
+		c.logf(slog.LevelInfo, "client closed")
+	})
+	return c.closeErr
+}
+
+// run keeps the client connected, l first, until Close or a Timeout.
+func (c *Client) run(l *link) {
+	defer close(c.done)
+	for {
+		c.logf(slog.LevelInfo, "connected", slog.Any("peer", l.peer.peer))
+		c.serve(l)
+		lost := c.partClient(l)
+		close(l.done)
+		if !lost {
+			return
+		}
+		c.logf(slog.LevelInfo, "connection lost", slog.Any("reason", l.err))
+		next, err := c.connect(c.ctx, c.report())
+		if err != nil {
+			c.timeOut(err)
+			return
+		}
+		c.mu.Lock()
+		c.stats.Reconnects++
+		c.mu.Unlock()
+		if !c.attach(next) {
+			next.conn.Close()
+			return
+		}
+		l = next
+	}
+}
+
+// partClient takes a lost connection away, and reports whether there is to be
+// another.
+func (c *Client) partClient(l *link) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.frames > 0 || time.Since(l.start) >= settled {
+		c.pause = 0
+	}
+	c.part(l)
+	if c.closing {
+		return false
+	}
+	c.event(ReConnecting, nil)
+	return true
+}
+
+// timeOut ends a client that could not reconnect. If Close is the reason, it
+// is Close that does so.
+func (c *Client) timeOut(err error) {
+	if !errors.Is(err, ErrTimeout) {
+		return
+	}
+	err = c.explain("reconnect to", err)
+	c.out.refuse(err)
+	c.unsent = c.out.end()
+	c.finish(Timeout, err, err)
+	c.logf(slog.LevelError, "gave up reconnecting", slog.Any("error", err))
+}
+
+// connect makes a connection, however many attempts that takes, until ctx ends
+// or the Timeout passes. After each failure it asks stop for its opinion: an
+// error ends it.
+func (c *Client) connect(ctx context.Context, stop func(error) error) (*link, error) {
+	bounded := ctx
+	if c.config.Timeout > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, c.config.Timeout)
+		defer cancel()
+	}
+	var last error
+	for {
+		if err := c.backOff(bounded); err != nil {
+			return nil, c.connectError(ctx, last)
+		}
+		l, err := c.attempt(bounded)
+		if err == nil {
+			return l, nil
+		}
+		if bounded.Err() != nil {
+			if last == nil {
+				last = err
+			}
+			return nil, c.connectError(ctx, last)
+		}
+		last = err
+		c.logf(slog.LevelDebug, "attempt to connect failed", slog.Any("error", err))
+		if err := stop(err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// connectError says why connecting was given up: ctx has ended, or else the
+// Timeout has passed.
+func (c *Client) connectError(ctx context.Context, last error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	text := "timed out trying to connect"
+	if c.ctx != nil {
+		text = "timed out trying to re-connect"
+	}
+	if last == nil {
+		return detailf(ErrTimeout, "%s", text)
+	}
+	return &detail{fmt.Sprintf("%s: %v", text, last), errors.Join(ErrTimeout, last)}
+}
+
+// backOff waits before the next attempt, and makes the pause after it longer.
+func (c *Client) backOff(ctx context.Context) error {
+	pause := c.pause
+	c.pause = min(max(2*pause, firstPause), c.config.RetryTimer)
+	if pause == 0 {
+		return ctx.Err()
+	}
+	// Clients that lost the same server should not come back all at once.
+	t := time.NewTimer(pause/2 + rand.N(pause/2+1))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// attempt makes one attempt to connect.
+func (c *Client) attempt(ctx context.Context) (*link, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := authorize(ctx, conn, c.config.Authorize)
+	var l *link
+	if err == nil {
+		l, err = join(ctx, conn, &c.config)
+	}
+	if err != nil {
+		conn.Close()
+		c.mu.Lock()
+		c.stats.HandshakeFailures++
+		c.mu.Unlock()
+		return nil, err
+	}
+	l.peer = p
+	return l, nil
+}
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	if c.config.Dial == nil {
+		return dialSocket(ctx, c.path)
+	}
+	return beside(ctx,
+		func() (net.Conn, error) {
+			conn, err := c.config.Dial(ctx)
+			if err == nil && conn == nil {
+				err = invalid("ClientConfig.Dial returned no connection")
+			}
+			return conn, err
+		},
+		func(late net.Conn) { late.Close() })
+}
+
+// final reports whether err, from an attempt, says something that no further
+// attempt changes.
+func final(err error) bool {
+	return errors.Is(err, ErrVersion) || errors.Is(err, ErrEncryptionRequired) ||
+		errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrProtocol) || errors.Is(err, errors.ErrUnsupported)
+}
+
+// giveUp returns err if it is of no use for StartClient to go on after it.
+func (c *Client) giveUp(err error) error {
+	var op *net.OpError
+	switch {
+	case final(err):
+		return err
+	case c.config.Dial != nil || !errors.As(err, &op) || op.Op != "dial" || retryDial(err):
+		return nil // it may pass
+	case errors.Is(err, syscall.EACCES) && c.pause < permissionGrace:
+		return nil
+	}
+	return err
+}
+
+// report returns a function that tells of each new reason why reconnecting is
+// refused, and never gives up.
+func (c *Client) report() func(error) error {
+	var told error
+	return func(err error) error {
+		if final(err) && !sameReason(err, told) {
+			told = err
+			c.mu.Lock()
+			c.event(Error, c.explain("reconnect to", err))
+			c.mu.Unlock()
+		}
+		return nil
+	}
+}
+
+// sameReason reports whether two final errors have the same cause.
+func sameReason(a, b error) bool {
+	for _, reason := range []error{ErrVersion, ErrEncryptionRequired, ErrUnauthorized, ErrProtocol, errors.ErrUnsupported} {
+		if errors.Is(a, reason) {
+			return errors.Is(b, reason)
+		}
+	}
+	return false
+}

@@ -1,0 +1,507 @@
+package ipc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// maxUnfinished bounds the handshakes that run beside each other, and
+	// the clients that wait for a place; more wait in the backlog.
+	maxUnfinished = 256
+
+	// The pause after a failed Accept doubles from minAcceptPause up to
+	// maxAcceptPause.
+	minAcceptPause = 5 * time.Millisecond
+	maxAcceptPause = time.Second
+)
+
+// Server is the named end of conversations. In single mode it talks to one
+// client at a time, in MultiMode it stands for all clients and each of them
+// has a Server of its own, which ServerManager hands out. All methods may be
+// called at once from any goroutine.
+//
+//	single mode   Listening ─► Connected ─► Disconnected ─► Connected …
+//	MultiMode     Listening
+//	  a client's               Connected ─► Disconnected
+//	                                               any ─► Closing ─► Closed
+//
+// In single mode, while a program still handles what a client sent before it
+// left, the next one may be Connected, and an answer would reach it. Where
+// that matters use MultiMode, in which a Server never changes its client.
+type Server struct {
+	endpoint
+
+	// ServerManager reads from all clients, and writes to all. It is never
+	// nil, and the same for a MultiMode server and all its clients' Servers.
+	ServerManager *ServerManager
+
+	addr      net.Addr
+	closeOnce sync.Once
+	closeErr  error
+	queue     queueState
+
+	*listening // nil on a client's Server
+}
+
+// listening is what a Server has that listens. Its goroutines are accept, and
+// one for each connection, which shakes hands and then serves the client; all
+// of them end with the Server.
+type listening struct {
+	config   ServerConfig
+	listener net.Listener
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup
+	places   places
+	slots    chan struct{} // one for each unfinished handshake
+
+	lock       sync.Mutex
+	unfinished map[net.Conn]struct{} // nil once Close has begun
+	lastID     int
+	gone       Stats // sums of the clients that have left
+}
+
+// StartServer starts a server called config.Name and returns when clients can
+// connect. It fails with [ErrInUse] if a live server has the name, and with
+// [ErrName] if no socket can have it; the socket of a server that was killed
+// is taken over.
+func StartServer(config *ServerConfig) (*Server, error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	listener, name, err := listen(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		addr: listener.Addr(),
+		listening: &listening{
+			config:     cfg,
+			listener:   listener,
+			places:     places{free: cfg.MaxClients, unlimited: cfg.MaxClients == 0},
+			slots:      make(chan struct{}, maxUnfinished),
+			unfinished: make(map[net.Conn]struct{}),
+		},
+	}
+	s.init(name, cfg.Logger, Listening, false)
+	s.ServerManager = newManager(s)
+	if cfg.MultiMode {
+		s.misuse = ErrMultiMode
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.tasks.Go(s.accept)
+	s.logf(slog.LevelInfo, "listening")
+	return s, nil
+}
+
+// listen returns where to accept from, and what to call it.
+func listen(c *ServerConfig) (net.Listener, string, error) {
+	if c.Listener != nil {
+		name := c.Name
+		if name == "" {
+			name = c.Listener.Addr().String()
+		}
+		return c.Listener, name, nil
+	}
+	path, err := socketPath(c.SocketDir, c.Name)
+	if err != nil {
+		return nil, "", fmt.Errorf("ipc: server: %w", err)
+	}
+	perm, err := permissions(c)
+	if err != nil {
+		return nil, "", err
+	}
+	l, err := listenSocket(path, perm, c.Logger)
+	return l, path, err
+}
+
+// permissions returns those that c asks for.
+func permissions(c *ServerConfig) (socketPerm, error) {
+	perm := socketPerm{mode: 0o600, gid: -1}
+	switch {
+	case c.UnmaskPermissions:
+		perm.mode = 0o777
+	case c.Mode != 0:
+		perm.mode = c.Mode & fs.ModePerm
+	}
+	if c.Group == "" {
+		return perm, nil
+	}
+	var err error
+	perm.gid, err = lookupGroup(c.Group)
+	return perm, err
+}
+
+// ClientID returns the number of the client that this Server talks to in
+// MultiMode: 1, 2, 3 …, in the order of joining, never used again. In single
+// mode, and on the Server that stands for all clients, it is 0.
+func (s *Server) ClientID() int { return s.id }
+
+// Addr returns the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.addr }
+
+// Flush returns when everything accepted before has been given to the kernel,
+// or ctx ends. It does not tell whether the peer has read it. If the client
+// left before, it is [ErrNotConnected]. On a MultiMode server it flushes all
+// clients, and joins their errors.
+func (s *Server) Flush(ctx context.Context) error {
+	if s.misuse == nil {
+		return s.endpoint.Flush(ctx)
+	}
+	clients := s.ServerManager.Servers()
+	errs := make([]error, len(clients))
+	each(clients, func(i int, c *Server) { errs[i] = c.Flush(ctx) })
+	return errors.Join(errs...)
+}
+
+// each calls f for all clients at once, and returns when all have returned.
+func each(clients []*Server, f func(i int, c *Server)) {
+	var wg sync.WaitGroup
+	for i, c := range clients {
+		wg.Go(func() { f(i, c) })
+	}
+	wg.Wait()
+}
+
+// Stats returns the counts since the start. Those of a MultiMode server sum
+// over all its clients.
+func (s *Server) Stats() Stats {
+	sum := s.endpoint.Stats()
+	if s.misuse == nil {
+		return sum
+	}
+	s.lock.Lock()
+	sum.add(s.gone)
+	clients := s.ServerManager.Servers()
+	s.lock.Unlock()
+	for _, c := range clients {
+		sum.add(c.endpoint.Stats())
+	}
+	return sum
+}
+
+func (s *Stats) add(t Stats) {
+	s.MessagesIn += t.MessagesIn
+	s.MessagesOut += t.MessagesOut
+	s.BytesIn += t.BytesIn
+	s.BytesOut += t.BytesOut
+	s.Reconnects += t.Reconnects
+	s.HandshakeFailures += t.HandshakeFailures
+}
+
+// Close sends what Write has accepted, for 1 s at most (in MultiMode to all
+// clients together), and ends the Server: its socket file is removed, all
+// calls that wait return, and no goroutine, descriptor or timer is left. It
+// returns nil if the kernel has everything that was accepted, else an error
+// that says how many messages it does not have. What had arrived can still be
+// read; then come the event Closed and [ErrClosed].
+//
+// On a client's Server it ends the connection to that client only. It may be
+// called more than once, from any goroutine and from a callback, and returns
+// the same every time.
+func (s *Server) Close() error {
+	late, cancel := context.WithTimeout(context.Background(), closeFlush)
+	defer cancel()
+	return s.closeBy(late.Done())
+}
+
+// closeBy is Close that stops sending when late is closed.
+func (s *Server) closeBy(late <-chan struct{}) error {
+	s.closeOnce.Do(func() {
+		end := s.closed()
+		s.beginClose(end)
+		if s.listening != nil {
+			s.stopAccepting()
+		}
+		var err error
+		if s.misuse != nil {
+			err = s.closeClients(late)
+		}
+		unsent := s.shut(late, end)
+		if s.listening != nil {
+			s.tasks.Wait()
+		}
+		s.finish(Closed, nil, end)
+		if s.listening != nil {
+			s.ServerManager.end(end)
+			s.logf(slog.LevelInfo, "server closed")
+		} else {
+			s.ServerManager.departed(s)
+		}
+		s.closeErr = errors.Join(err, s.unsentError(unsent))
+	})
+	return s.closeErr
+}
+
+// closeClients closes the Servers of all clients at once.
+func (s *Server) closeClients(late <-chan struct{}) error {
+	clients := s.ServerManager.Servers()
+	errs := make([]error, len(clients))
+	each(clients, func(i int, c *Server) { errs[i] = c.closeBy(late) })
+	return errors.Join(errs...)
+}
+
+// stopAccepting removes the socket, ends the handshakes and lets no new one
+// begin.
+func (s *Server) stopAccepting() {
+	s.cancel()
+	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+		s.logf(slog.LevelWarn, "closing the listener", slog.Any("error", err))
+	}
+	s.lock.Lock()
+	conns := s.unfinished
+	s.unfinished = nil
+	s.lock.Unlock()
+	for conn := range conns {
+		conn.Close()
+	}
+}
+
+// accept accepts connections until Close. A failure, of descriptors say, is
+// waited out.
+func (s *Server) accept() {
+	pause := minAcceptPause
+	for {
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.ctx.Done():
+			return
+		}
+		conn, err := s.listener.Accept()
+		switch {
+		case err == nil:
+			pause = minAcceptPause
+			s.tasks.Go(func() { s.handle(conn) })
+			continue
+		case s.ctx.Err() != nil:
+			return
+		case errors.Is(err, net.ErrClosed):
+			// Somebody else has closed the listener: nobody can ever come.
+			s.logf(slog.LevelError, "the listener was closed", slog.Any("error", err))
+			go s.Close()
+			return
+		}
+		<-s.slots
+		s.logf(slog.LevelError, "cannot accept a connection", slog.Any("error", err), slog.Duration("pause", pause))
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-s.ctx.Done():
+			t.Stop()
+		}
+		pause = min(2*pause, maxAcceptPause)
+	}
+}
+
+// handle takes a connection through its handshake and serves it.
+func (s *Server) handle(conn net.Conn) {
+	l, err := s.shakeHands(conn)
+	<-s.slots
+	if err != nil {
+		conn.Close()
+		s.handshakeFailed(err)
+		return
+	}
+	if s.config.MultiMode {
+		// A fresh goroutine has a small stack, which it will keep for long.
+		s.tasks.Go(func() { s.serveClient(l) })
+	} else {
+		s.serveSingle(l)
+	}
+}
+
+// shakeHands does the handshake. With an error no place is taken.
+func (s *Server) shakeHands(conn net.Conn) (*link, error) {
+	s.lock.Lock()
+	if s.unfinished == nil {
+		s.lock.Unlock()
+		return nil, ErrClosed
+	}
+	s.unfinished[conn] = struct{}{}
+	s.lock.Unlock()
+	defer func() {
+		s.lock.Lock()
+		defer s.lock.Unlock()
+		delete(s.unfinished, conn)
+	}()
+
+	deadline := time.Now().Add(s.config.HandshakeTimeout)
+	ctx, cancel := context.WithDeadline(s.ctx, deadline)
+	p, err := authorize(ctx, conn, s.config.Authorize)
+	cancel()
+	if err != nil {
+		return nil, err
+	}
+	placed := false
+	l, err := welcome(conn, &s.config, deadline, func() error {
+		err := s.places.take(conn)
+		placed = err == nil
+		return err
+	})
+	if err != nil {
+		if placed {
+			s.places.release()
+		}
+		return nil, err
+	}
+	l.peer = p
+	return l, nil
+}
+
+func (s *Server) handshakeFailed(err error) {
+	if s.ctx.Err() != nil {
+		return
+	}
+	s.mu.Lock()
+	s.stats.HandshakeFailures++
+	s.mu.Unlock()
+	s.logf(slog.LevelWarn, "handshake failed", slog.Any("error", err))
+}
+
+// serveSingle serves the one client of single mode.
+func (s *Server) serveSingle(l *link) {
+	defer s.places.release()
+	defer close(l.done)
+	if !s.attach(l) {
+		l.conn.Close()
+		return
+	}
+	s.logf(slog.LevelInfo, "client connected", slog.Any("peer", l.peer.peer))
+	s.serve(l)
+	s.mu.Lock()
+	s.part(l)
+	if !s.closing {
+		s.event(Disconnected, nil)
+	}
+	s.mu.Unlock()
+	s.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", l.err))
+}
+
+// serveClient serves one client of MultiMode.
+func (s *Server) serveClient(l *link) {
+	defer s.places.release()
+	defer close(l.done)
+	c := &Server{ServerManager: s.ServerManager, addr: s.addr}
+	c.init(s.socket, s.log, NotConnected, false)
+	c.server = c
+	if !s.admit(c, l) {
+		l.conn.Close()
+		return
+	}
+	c.logf(slog.LevelInfo, "client connected", slog.Any("peer", l.peer.peer))
+	c.serve(l)
+	s.dismiss(c, l)
+	c.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", l.err))
+}
+
+// admit gives a client its number and makes it known.
+func (s *Server) admit(c *Server, l *link) bool {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	if s.unfinished == nil {
+		return false
+	}
+	s.lastID++
+	c.id = s.lastID
+	c.manager = s.ServerManager
+	s.ServerManager.add(c)
+	if !c.attach(l) { // somebody found it among the Servers, and closed it
+		s.ServerManager.remove(c)
+		return false
+	}
+	return true
+}
+
+// dismiss takes leave of a client whose link has been cleared away.
+func (s *Server) dismiss(c *Server, l *link) {
+	s.lock.Lock()
+	s.ServerManager.remove(c)
+	s.gone.add(c.endpoint.Stats())
+	s.lock.Unlock()
+	c.mu.Lock()
+	c.part(l)
+	closing := c.closing
+	c.mu.Unlock()
+	if closing {
+		return // and Close tells
+	}
+	end := fmt.Errorf("ipc: %s has left: %w: %w", c.name(), ErrNotConnected, ErrClosed)
+	c.out.refuse(end)
+	c.finish(Disconnected, nil, end)
+	s.ServerManager.departed(c)
+}
+
+// places are those that clients can have at once. The connections that wait
+// for one do so in conn.Read, first come first served: a client that goes away
+// meanwhile is noticed by that.
+type places struct {
+	unlimited bool
+
+	mu      sync.Mutex
+	free    int
+	waiting []net.Conn
+}
+
+// take waits for a place for conn.
+func (p *places) take(conn net.Conn) error {
+	if p.unlimited {
+		return nil
+	}
+	p.mu.Lock()
+	if p.free > 0 {
+		p.free--
+		p.mu.Unlock()
+		return nil
+	}
+	conn.SetReadDeadline(time.Time{})
+	p.waiting = append(p.waiting, conn)
+	p.mu.Unlock()
+
+	var b [1]byte
+	n, err := conn.Read(b[:])
+
+	p.mu.Lock()
+	granted := true
+	for i, c := range p.waiting {
+		if c == conn {
+			granted = false
+			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
+			break
+		}
+	}
+	p.mu.Unlock()
+	switch {
+	case granted && timedOut(err):
+		return nil
+	case granted:
+		p.release()
+	}
+	if n > 0 {
+		return detailf(ErrProtocol, "the client went on with the handshake before its turn")
+	}
+	return fmt.Errorf("waiting for a place: %w", err)
+}
+
+// release gives a place to whoever has waited longest.
+func (p *places) release() {
+	if p.unlimited {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) == 0 {
+		p.free++
+		return
+	}
+	next := p.waiting[0]
+	p.waiting = p.waiting[1:]
+	next.SetReadDeadline(longAgo)
+}
