@@ -259,7 +259,7 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 	p, err := authorize(ctx, conn, c.config.Authorize)
 	var l *link
 	if err == nil {
-		l, err = join(ctx, conn, &c.config)
+		l, err = join(ctx, conn, &c.config, randomSecrets)
 	}
 	if err != nil {
 		conn.Close()
@@ -269,6 +269,7 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		return nil, err
 	}
 	l.peer = p
+	l.busyPoll = c.config.BusyPoll
 	return l, nil
 }
 
@@ -287,19 +288,27 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		func(late net.Conn) { late.Close() })
 }
 
-// final reports whether err, from an attempt, says something that no further
-// attempt changes.
-func final(err error) bool {
-	return errors.Is(err, ErrVersion) || errors.Is(err, ErrEncryptionRequired) ||
-		errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrProtocol) || errors.Is(err, errors.ErrUnsupported)
+// finalReasons are those for which no further attempt is of use, unless it is
+// to another server.
+var finalReasons = []error{ErrVersion, ErrEncryptionRequired, ErrUnauthorized, errors.ErrUnsupported}
+
+// finalReason returns which of them err has, or nil.
+func finalReason(err error) error {
+	for _, reason := range finalReasons {
+		if errors.Is(err, reason) {
+			return reason
+		}
+	}
+	return nil
 }
 
 // giveUp returns err if it is of no use for StartClient to go on after it.
 func (c *Client) giveUp(err error) error {
+	if finalReason(err) != nil {
+		return err
+	}
 	var op *net.OpError
 	switch {
-	case final(err):
-		return err
 	case c.config.Dial != nil || !errors.As(err, &op) || op.Op != "dial" || retryDial(err):
 		return nil // it may pass
 	case errors.Is(err, syscall.EACCES) && c.pause < permissionGrace:
@@ -308,27 +317,17 @@ func (c *Client) giveUp(err error) error {
 	return err
 }
 
-// report returns a function that tells of each new reason why reconnecting is
-// refused, and never gives up.
+// report returns a function that tells of each new reason for which a server
+// is of no use, and never gives up: the next server may be another one.
 func (c *Client) report() func(error) error {
 	var told error
 	return func(err error) error {
-		if final(err) && !sameReason(err, told) {
-			told = err
+		if reason := finalReason(err); reason != nil && reason != told {
+			told = reason
 			c.mu.Lock()
 			c.event(Error, c.explain("reconnect to", err))
 			c.mu.Unlock()
 		}
 		return nil
 	}
-}
-
-// sameReason reports whether two final errors have the same cause.
-func sameReason(a, b error) bool {
-	for _, reason := range []error{ErrVersion, ErrEncryptionRequired, ErrUnauthorized, ErrProtocol, errors.ErrUnsupported} {
-		if errors.Is(a, reason) {
-			return errors.Is(b, reason)
-		}
-	}
-	return false
 }

@@ -130,7 +130,7 @@ func (e *endpoint) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 // is accepted: queued, in order, and sent without further ado. It copies data,
 // which the caller may use again at once.
 //
-// It waits while the outbox (1 MiB) has no room, and on a Server that has not
+// It waits while the outbox (4 MiB) has no room, and on a Server that has not
 // had its first client yet, for the client. A message of 32 KiB or more is not
 // copied: Write then returns when the kernel has all of it.
 //
@@ -219,10 +219,7 @@ func (e *endpoint) explain(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	e.out.mu.Lock()
-	end := e.out.err
-	e.out.mu.Unlock()
-	if err == end {
+	if err == e.out.refused() {
 		return err // which says it already
 	}
 	return fmt.Errorf("ipc: %s %s: %w", op, e.name(), err)
@@ -335,7 +332,7 @@ func (e *endpoint) pop() *Message {
 	if e.in.empty() {
 		e.answer.Store(true)
 	}
-	if e.full && (e.in.cost < queueBound/2) {
+	if e.full && e.in.cost < inboxBound/2 {
 		e.full = false
 		e.arrived.wake()
 	}
@@ -349,7 +346,7 @@ func (e *endpoint) await(w *wait, poll bool) {
 	l := e.link
 	shared := l != nil && l.shared && l.err == nil
 	switch {
-	case shared && l.role == nobody:
+	case shared && l.role == vacant:
 		e.readAsCaller(l, w, poll)
 	case poll:
 	case shared && l.role == owner:
@@ -393,7 +390,7 @@ func (e *endpoint) readAsCaller(l *link, w *wait, poll bool) {
 	got, err := l.fill(!poll)
 	e.mu.Lock()
 	e.take(l, got, err)
-	l.role = nobody
+	l.role = vacant
 	l.dec.rest()
 	l.watch(e.reads)
 	e.arrived.wake() // for those who wait for the role
@@ -456,7 +453,7 @@ func (e *endpoint) serve(l *link) {
 			l.timed = false
 		}
 		switch {
-		case l.err != nil || l.role != nobody:
+		case l.err != nil || l.role != vacant:
 		case fired && e.reads != l.seen:
 			l.watch(e.reads)
 		default:
@@ -489,7 +486,7 @@ func (e *endpoint) readAsOwner(l *link) {
 		e.take(l, got, err)
 		l.dec.rest()
 	}
-	l.role = nobody
+	l.role = vacant
 	if l.shared {
 		l.watch(e.reads)
 	}
@@ -522,7 +519,7 @@ func (e *endpoint) end(l *link, err error) {
 // Nobody reads or flushes any more when it returns.
 func (e *endpoint) clearAway(l *link) {
 	e.mu.Lock()
-	for l.role != nobody {
+	for l.role != vacant {
 		changed := e.arrived.wait()
 		e.mu.Unlock()
 		<-changed
@@ -540,7 +537,7 @@ func (e *endpoint) clearAway(l *link) {
 		e.readRest(l)
 	}
 	l.conn.Close()
-	e.out.detach()
+	e.out.detach(l)
 	l.dec.reset()
 }
 
@@ -580,10 +577,12 @@ func (e *endpoint) attach(l *link) bool {
 // with it if it did not just end. mu is held.
 func (e *endpoint) part(l *link) {
 	e.link = nil
-	for _, err := range []error{l.err, l.writeErr} {
-		if errors.Is(err, ErrProtocol) || errors.Is(err, ErrTimeout) {
-			e.event(Error, e.explain("connection", err))
-		}
+	reason := l.err
+	if l.writeErr != nil {
+		reason = l.writeErr // came first
+	}
+	if errors.Is(reason, ErrProtocol) || errors.Is(reason, ErrTimeout) {
+		e.event(Error, e.explain("connection to", reason))
 	}
 }
 
@@ -609,11 +608,12 @@ func (e *endpoint) shut(late <-chan struct{}, end error) (unsent int) {
 	e.mu.Lock()
 	l := e.link
 	e.mu.Unlock()
-	if l != nil {
-		e.end(l, end)
-		<-l.done
+	if l == nil {
+		return e.out.end()
 	}
-	return e.out.end()
+	e.end(l, end)
+	<-l.done
+	return e.out.end() + e.out.lastUnsent()
 }
 
 // unsentError is what Close returns.

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// Flags that package syscall does not have; the same on every architecture.
+// Flags that package syscall lacks, the same on every architecture that Go has.
 const (
 	oPath       = 0x200000 // O_PATH
 	atEmptyPath = 0x1000   // AT_EMPTY_PATH

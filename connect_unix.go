@@ -120,8 +120,8 @@ func listenSocket(path string, perm socketPerm, log *slog.Logger) (net.Listener,
 	}
 	l, self, err := claimPath(path, perm, log)
 	if err := unlockFile(lock); err != nil {
-		// The next starter will find it, and use it.
-		logEvent(log, slog.LevelWarn, "lock file left behind", path, 0, slog.Any("error", err))
+		// The server is none the worse for it, nor is the next: it uses the file.
+		logEvent(log, slog.LevelWarn, "lock file not removed", path, 0, slog.Any("error", err))
 	}
 	if err != nil {
 		return fail(err)
@@ -199,7 +199,7 @@ func openLock(path string) (*os.File, error) {
 }
 
 // unlockFile removes the file that lockFile returned, and only then unlocks it:
-// whoever gets the lock afterwards sees that it is not worth anything.
+// whoever gets the lock of this file afterwards sees that it is worth nothing.
 func unlockFile(f *os.File) error {
 	err := isFileAt(f, f.Name())
 	if err == nil {
@@ -392,7 +392,7 @@ func newSocketListener(l *net.UnixListener, file string, self fs.FileInfo, log *
 		// In this order: an unbound socket's file is anybody's to take over.
 		err := removeSocket(file, self)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced) {
-			logEvent(log, slog.LevelWarn, "the socket's file had been removed or replaced by somebody else", file, 0)
+			logEvent(log, slog.LevelWarn, "somebody else has removed the socket's file", file, 0, slog.Any("error", err))
 			err = nil
 		}
 		if err = errors.Join(err, l.Close()); err != nil {

@@ -3,7 +3,6 @@ package ipc
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,13 +28,24 @@ const (
 // welcome is the server's side of a handshake. It returns the connection's
 // link when the client is connected. wait is called when only the last step is
 // left: it withholds it until there is a place for the client.
-func welcome(conn net.Conn, c *ServerConfig, deadline time.Time, wait func() error) (*link, error) {
+func welcome(conn net.Conn, c *ServerConfig, s *secrets, deadline time.Time, wait func() error) (*link, error) {
 	conn.SetDeadline(deadline)
-	if err := send(conn, protocolVersion, plainConnection); err != nil {
+	mode := byte(plainConnection)
+	if c.Encryption {
+		mode = sealedConnection
+	}
+	if err := send(conn, protocolVersion, mode); err != nil {
 		return nil, fmt.Errorf("sending the version: %w", err)
 	}
 	if err := receiveOK(conn); err != nil {
 		return nil, err
+	}
+	var crypt *crypt
+	if c.Encryption {
+		var err error
+		if crypt, err = offerKey(conn, s); err != nil {
+			return nil, err
+		}
 	}
 
 	left := time.Until(deadline) // the clock stands while the client waits
@@ -44,20 +54,27 @@ func welcome(conn net.Conn, c *ServerConfig, deadline time.Time, wait func() err
 	}
 	conn.SetDeadline(time.Now().Add(left))
 
-	step := binary.BigEndian.AppendUint32(nil, maxMsgSizeSize)
-	step = binary.BigEndian.AppendUint32(step, uint32(c.MaxMsgSize))
-	if err := send(conn, step...); err != nil {
+	if err := send(conn, limitStep(c.MaxMsgSize, crypt)...); err != nil {
 		return nil, fmt.Errorf("sending the maximum message size: %w", err)
 	}
 	if err := receiveOK(conn); err != nil {
 		return nil, err
 	}
 	conn.SetDeadline(time.Time{})
-	l := newLink(conn, c.MaxMsgSize, !c.MultiMode)
+	l := newLink(conn, c.MaxMsgSize, crypt, !c.MultiMode)
 	if c.MultiMode {
 		l.writeTimeout = c.WriteTimeout
 	}
 	return l, nil
+}
+
+// limitStep returns the step that tells a client the maximum message size.
+func limitStep(maxMsgSize int, c *crypt) []byte {
+	limit := binary.BigEndian.AppendUint32(nil, uint32(maxMsgSize))
+	if c != nil {
+		limit = c.appendSealed(nil, limit)
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(limit))), limit...)
 }
 
 // receiveOK receives a client's answer to a step.
@@ -79,9 +96,9 @@ func receiveOK(conn net.Conn) error {
 
 // join is the client's side of a handshake. It returns the connection's link
 // when the server has given the client a place.
-func join(ctx context.Context, conn net.Conn, c *ClientConfig) (*link, error) {
+func join(ctx context.Context, conn net.Conn, c *ClientConfig, s *secrets) (*link, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo) })
-	l, err := joinServer(conn, c)
+	l, err := joinServer(conn, c, s)
 	if !stop() {
 		// The deadline is about to be set, or is: the connection is of no use.
 		return nil, ctx.Err()
@@ -89,40 +106,75 @@ func join(ctx context.Context, conn net.Conn, c *ClientConfig) (*link, error) {
 	return l, err
 }
 
-func joinServer(conn net.Conn, c *ClientConfig) (*link, error) {
+func joinServer(conn net.Conn, c *ClientConfig, s *secrets) (*link, error) {
+	sealed, err := receiveHello(conn, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := send(conn, answerOK); err != nil {
+		return nil, fmt.Errorf("answering the server's version: %w", err)
+	}
+	var crypt *crypt
+	if sealed {
+		if crypt, err = acceptKey(conn, s); err != nil {
+			return nil, err
+		}
+	}
+	limit, err := receiveLimit(conn, crypt)
+	if err != nil {
+		return nil, err
+	}
+	if err := send(conn, answerOK); err != nil {
+		return nil, fmt.Errorf("answering the maximum message size: %w", err)
+	}
+	return newLink(conn, limit, crypt, true), nil
+}
+
+// receiveHello receives the first step, and reports whether the connection is
+// to be encrypted.
+func receiveHello(conn net.Conn, c *ClientConfig) (sealed bool, err error) {
 	var hello [2]byte
 	if _, err := io.ReadFull(conn, hello[:]); err != nil {
-		return nil, fmt.Errorf("receiving the server's version: %w", err)
+		return false, fmt.Errorf("receiving the server's version: %w", err)
 	}
 	version, mode := hello[0], hello[1]
 	switch {
 	case version != protocolVersion:
 		send(conn, answerVersion) // a courtesy: this connection is over
-		return nil, detailf(ErrVersion, "the server speaks version %d of the protocol, not %d", version, protocolVersion)
-	case mode == sealedConnection:
-		return nil, fmt.Errorf("the server encrypts: %w", errors.ErrUnsupported)
-	case mode != plainConnection:
-		return nil, detailf(ErrProtocol, "connection mode %d in the handshake", mode)
+		return false, detailf(ErrVersion, "the server speaks version %d of the protocol, not %d", version, protocolVersion)
+	case mode > sealedConnection:
+		return false, detailf(ErrProtocol, "connection mode %d in the handshake", mode)
+	case mode == plainConnection && c.Encryption:
+		send(conn, answerEncrypted)
+		return false, detailf(ErrEncryptionRequired, "the server does not encrypt, and encryption is required")
 	}
-	if err := send(conn, answerOK); err != nil {
-		return nil, fmt.Errorf("answering the server's version: %w", err)
-	}
+	return mode == sealedConnection, nil
+}
 
-	var step [lengthSize + maxMsgSizeSize]byte
+// receiveLimit receives the step that tells the maximum message size.
+func receiveLimit(conn net.Conn, c *crypt) (int, error) {
+	size := maxMsgSizeSize
+	if c != nil {
+		size += sealOverhead
+	}
+	step := make([]byte, lengthSize+size)
 	if _, err := io.ReadFull(conn, step[:lengthSize]); err != nil {
-		return nil, fmt.Errorf("receiving the maximum message size: %w", err)
+		return 0, fmt.Errorf("receiving the maximum message size: %w", err)
 	}
-	if n := binary.BigEndian.Uint32(step[:]); n != maxMsgSizeSize {
-		return nil, detailf(ErrProtocol, "%d bytes of payload in the handshake, want %d", n, maxMsgSizeSize)
+	if n := binary.BigEndian.Uint32(step); n != uint32(size) {
+		return 0, detailf(ErrProtocol, "%d bytes in the last step of the handshake, want %d", n, size)
 	}
-	if _, err := io.ReadFull(conn, step[lengthSize:]); err != nil {
-		return nil, fmt.Errorf("receiving the maximum message size: %w", err)
+	limit := step[lengthSize:]
+	if _, err := io.ReadFull(conn, limit); err != nil {
+		return 0, fmt.Errorf("receiving the maximum message size: %w", err)
 	}
-	maxMsgSize := min(binary.BigEndian.Uint32(step[lengthSize:]), maxMaxMsgSize)
-	if err := send(conn, answerOK); err != nil {
-		return nil, fmt.Errorf("answering the maximum message size: %w", err)
+	if c != nil {
+		var err error
+		if limit, err = c.open(limit); err != nil {
+			return 0, err
+		}
 	}
-	return newLink(conn, int(maxMsgSize), true), nil
+	return int(min(binary.BigEndian.Uint32(limit), maxMaxMsgSize)), nil
 }
 
 // send sends one step of the handshake.

@@ -2,8 +2,10 @@ package ipc
 
 // Bounds of what an endpoint holds in memory.
 const (
-	// queueBound bounds the inbox and the outbox, each in bytes.
-	queueBound = 1 << 20
+	// inboxBound and outboxBound are in bytes. A broadcast does not wait for
+	// room, so there should be some behind a message of the default limit.
+	inboxBound  = 1 << 20
+	outboxBound = 4 << 20
 
 	// messageCost is what a queued message counts beyond its Data.
 	messageCost = 100
@@ -16,7 +18,7 @@ const (
 // of one batch or one event. The endpoint's mutex guards it.
 type inbox struct {
 	slabs  fifo[[]Message] // none of them empty
-	cost   int             // of the unread messages, for queueBound
+	cost   int             // of the unread messages, for inboxBound
 	events int             // unread
 }
 
@@ -24,7 +26,7 @@ func (q *inbox) empty() bool { return q.slabs.len() == 0 }
 
 // hasRoom reports whether the bound admits more. An empty inbox admits a
 // message of any size.
-func (q *inbox) hasRoom() bool { return q.cost < queueBound }
+func (q *inbox) hasRoom() bool { return q.cost < inboxBound }
 
 // hasEventsOnly reports whether no message of the peer is unread.
 func (q *inbox) hasEventsOnly() bool { return q.cost == 0 }

@@ -22,7 +22,7 @@ const (
 type role uint8
 
 const (
-	nobody role = iota
+	vacant role = iota
 	caller      // of Read: it is woken by the kernel itself
 	owner       // the link's own goroutine
 )
@@ -35,8 +35,8 @@ const (
 // ownReadDelay; a caller that comes back asks for it with a deadline in the
 // past. Else the own goroutine has it all the time.
 //
-// The endpoint's mutex guards all fields down to the blank line; the decoder
-// and what one read returns belong to the role.
+// The endpoint's mutex guards the fields down to the blank line; those from dec
+// to the next blank line belong to the role, those after it to the flush.
 type link struct {
 	role     role
 	turn     uint64      // counts the reads, so that a late kick hits nobody else
@@ -57,10 +57,14 @@ type link struct {
 	peer   peerInfo
 	start  time.Time
 
-	dec decoder
+	dec      decoder
+	busyPoll time.Duration
+	fresh    bool // a frame has come since the last busyRead
 
+	sealer       sealer
 	writeTimeout time.Duration // over 0: how long the socket may take nothing
-	vec          net.Buffers   // scratch of send
+	vec          [][]byte      // scratch of send
+	parts        net.Buffers   // and of what it calls
 }
 
 // peerInfo is the answer to Peer, asked once.
@@ -69,15 +73,17 @@ type peerInfo struct {
 	err  error
 }
 
-// newLink returns the link of a connection whose handshake is done. Callers
-// may read from it if share is set and its kind of connection allows it.
-func newLink(conn net.Conn, maxMsgSize int, share bool) *link {
+// newLink returns the link of a connection whose handshake is done; c is nil if
+// it is not encrypted. Callers may read from it if share is set and its kind of
+// connection allows it.
+func newLink(conn net.Conn, maxMsgSize int, c *crypt, share bool) *link {
 	l := &link{
-		conn:  conn,
-		raw:   newRawConn(conn),
-		done:  make(chan struct{}),
-		start: time.Now(),
-		dec:   decoder{max: maxMsgSize},
+		conn:   conn,
+		raw:    newRawConn(conn),
+		done:   make(chan struct{}),
+		start:  time.Now(),
+		dec:    decoder{max: maxMsgSize, crypt: c},
+		sealer: sealer{crypt: c},
 	}
 	if share && l.raw != nil {
 		l.shared = true
@@ -98,10 +104,13 @@ var errNothingYet = errors.New("nothing has arrived")
 func (l *link) fill(wait bool) (batch, error) {
 	var n int
 	var err error
-	if l.raw != nil {
-		n, err = l.raw.read(&l.dec, wait)
-	} else {
+	switch {
+	case l.raw == nil:
 		n, err = l.conn.Read(l.dec.space())
+	case wait && l.fresh:
+		n, err = l.busyRead()
+	default:
+		n, err = l.raw.read(&l.dec, wait)
 	}
 	if n == 0 {
 		if err == nil {
@@ -110,10 +119,23 @@ func (l *link) fill(wait bool) (batch, error) {
 		return batch{}, err
 	}
 	got, decodeErr := l.dec.decode(n)
+	l.fresh = l.busyPoll > 0 && got.frames > 0
 	if decodeErr != nil {
 		err = decodeErr
 	}
 	return got, err
+}
+
+// busyRead tries for as long as BusyPoll says, and only then waits. It looks at
+// the deadline every time, so that it is as easy to interrupt as a wait.
+func (l *link) busyRead() (int, error) {
+	l.fresh = false
+	for start := time.Now(); time.Since(start) < l.busyPoll; {
+		if n, err := l.raw.read(&l.dec, false); err != errNothingYet {
+			return n, err
+		}
+	}
+	return l.raw.read(&l.dec, true)
 }
 
 // setDeadline sets the read deadline if it is another one. The endpoint's
@@ -176,11 +198,13 @@ func (l *link) hangUp() {
 // bounds how long the peer takes nothing, it returns as soon as something was
 // taken.
 func (l *link) send(segs []segment, off int) (int, error) {
+	if l.sealer.crypt != nil {
+		n, err := l.sendPart(l.sealer.next(segs))
+		l.sealer.sent(n)
+		return n, err
+	}
 	if l.raw != nil && l.writeTimeout > 0 {
 		return l.sendSome(&segs[0], off)
-	}
-	if len(segs) == 1 && segs[0].head == nil {
-		return l.conn.Write(segs[0].body[off:])
 	}
 	vec := l.vec[:0]
 	for _, s := range segs {
@@ -193,25 +217,59 @@ func (l *link) send(segs []segment, off int) (int, error) {
 			}
 		}
 	}
-	all := vec
-	l.vec = vec
-	n, err := l.vec.WriteTo(l.conn)
-	clear(all)
-	l.vec = all[:0]
-	return int(n), err
+	defer clear(vec)
+	l.vec = vec[:0]
+	if l.raw != nil && len(vec) > 1 {
+		// Only here: net.Buffers looks through a type that embeds one of
+		// the net package's, past that type's own Write.
+		l.parts = vec
+		n, err := l.parts.WriteTo(l.conn)
+		return int(n), err
+	}
+	sum := 0
+	for _, part := range vec {
+		n, err := l.conn.Write(part)
+		sum += n
+		if err != nil {
+			return sum, err
+		}
+	}
+	return sum, nil
 }
 
 // sendSome gives some of s to the kernel, from the byte at off on.
 func (l *link) sendSome(s *segment, off int) (int, error) {
 	if off >= len(s.head) {
-		return l.raw.write(s.body[off-len(s.head):], true)
+		return l.sendPart(s.body[off-len(s.head):])
 	}
 	// A header on its own would wake the peer for nothing.
 	c := chunks.Get().(*chunk)
 	defer chunks.Put(c)
 	b := append(c.b, s.head[off:]...)
 	b = append(b, s.body[:min(len(s.body), largeSize)]...)
-	return l.raw.write(b, true)
+	return l.sendPart(b)
+}
+
+// sendPart gives b to the kernel, or some of it where that is to be noticed.
+func (l *link) sendPart(b []byte) (int, error) {
+	if l.raw != nil && l.writeTimeout > 0 {
+		return l.raw.write(b, true)
+	}
+	return l.conn.Write(b)
+}
+
+// sendNow gives as much of a segment to the kernel as it takes at once. raw is
+// not nil.
+func (l *link) sendNow(segs []segment) int {
+	b := segs[0].body
+	if l.sealer.crypt != nil {
+		b = l.sealer.next(segs)
+	}
+	n, _ := l.raw.write(b, false) // a flush will meet the error
+	if l.sealer.crypt != nil {
+		l.sealer.sent(n)
+	}
+	return n
 }
 
 // timedOut reports whether err is a passed deadline, so that the connection

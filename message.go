@@ -191,7 +191,8 @@ func frameSize(b []byte) int {
 // whoever has the reader's role (see link). While no part of a frame is here
 // it owns no memory.
 type decoder struct {
-	max int // largest Data that the peer may send
+	max   int    // largest Data that the peer may send
+	crypt *crypt // nil if the connection is not encrypted
 
 	buf *readBuffer
 	big *bigFrame // the frame that outgrew buf, while it is being read
@@ -217,9 +218,9 @@ type readBuffer struct {
 var readBuffers = sync.Pool{New: func() any { return new(readBuffer) }}
 
 // bigFrame is a frame that is read straight into memory of its own. Its body
-// is what follows the type.
+// is what follows the length or, in a frame that is not sealed, the type.
 type bigFrame struct {
-	msgType int
+	msgType int     // if it is not sealed
 	body    []byte  // what there is memory for
 	n       int     // bytes of body that have arrived
 	size    int     // of the whole body
@@ -261,8 +262,7 @@ func (d *decoder) reset() {
 func (d *decoder) decode(n int) (batch, error) {
 	var out batch
 	if d.big != nil {
-		d.big.finish(n, &out, d)
-		return out, nil
+		return out, d.fillBig(n, &out)
 	}
 	b := d.buf
 	b.w += n
@@ -288,12 +288,11 @@ func (d *decoder) frames(out *batch) error {
 		}
 		body := b.b[b.r+lengthSize : b.r+size]
 		b.r += size
-		msgType, err := parseType(body)
+		msgType, data, err := d.open(body)
 		if err != nil {
 			return err
 		}
 		out.frames++
-		data := body[typeSize:]
 		switch {
 		case msgType == 0:
 			// A control message: there are none that we know.
@@ -320,11 +319,15 @@ func (d *decoder) keep() error {
 	if err != nil {
 		return err
 	}
-	msgType, err := parseType(b.b[lengthSize:])
-	if err != nil {
-		return err
+	if d.crypt != nil {
+		d.big = newBigFrame(0, size-lengthSize, b.b[lengthSize:])
+	} else {
+		msgType, err := parseType(b.b[lengthSize:])
+		if err != nil {
+			return err
+		}
+		d.big = newBigFrame(msgType, size-headerSize, b.b[headerSize:])
 	}
-	d.big = newBigFrame(msgType, size-headerSize, b.b[headerSize:])
 	b.r = b.w
 	d.rest()
 	return nil
@@ -333,11 +336,27 @@ func (d *decoder) keep() error {
 // frame returns the size of the frame that b starts with, its length
 // included, before anything is allocated for it.
 func (d *decoder) frame(b []byte) (int, error) {
-	n := binary.BigEndian.Uint32(b)
-	if n < typeSize || uint64(n) > uint64(d.max)+typeSize {
-		return 0, detailf(ErrProtocol, "frame of %d bytes, want %d to %d", n, typeSize, uint64(d.max)+typeSize)
+	least := uint64(typeSize)
+	if d.crypt != nil {
+		least += sealOverhead
+	}
+	most := least + uint64(d.max)
+	n := uint64(binary.BigEndian.Uint32(b))
+	if n < least || n > most {
+		return 0, detailf(ErrProtocol, "frame of %d bytes, want %d to %d", n, least, most)
 	}
 	return lengthSize + int(n), nil
+}
+
+// open returns what is in the body of a frame. It opens a seal in place.
+func (d *decoder) open(body []byte) (msgType int, data []byte, err error) {
+	if d.crypt != nil {
+		if body, err = d.crypt.open(body); err != nil {
+			return 0, nil, err
+		}
+	}
+	msgType, err = parseType(body)
+	return msgType, body[typeSize:], err
 }
 
 func parseType(b []byte) (int, error) {
@@ -371,16 +390,25 @@ func (f *bigFrame) space() []byte {
 	return f.body[f.n:]
 }
 
-// finish takes n more bytes into account, and delivers the frame if it is
-// whole.
-func (f *bigFrame) finish(n int, out *batch, d *decoder) {
+// fillBig takes n more bytes of the big frame into account, and delivers it if
+// it is whole.
+func (d *decoder) fillBig(n int, out *batch) error {
+	f := d.big
 	f.n += n
 	if f.n < f.size {
-		return
+		return nil
 	}
 	d.big = nil
-	out.frames++
-	if f.msgType != 0 {
-		out.large(f.msgType, f.body, f.pooled)
+	msgType, data := f.msgType, f.body
+	if d.crypt != nil {
+		var err error
+		if msgType, data, err = d.open(f.body); err != nil {
+			return err
+		}
 	}
+	out.frames++
+	if msgType != 0 {
+		out.large(msgType, data, f.pooled)
+	}
+	return nil
 }

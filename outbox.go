@@ -39,8 +39,9 @@ type outbox struct {
 	queue    []segment
 	head     int
 	flight   int
-	off      int // bytes of queue[head] that link has taken
-	cost     int // of the frames in the queue, for queueBound
+	off      int // bytes of queue[head] that link has taken, as they are sent
+	overhead int // bytes that sealing adds to each frame
+	cost     int // of the frames in the queue, for outboxBound
 	flushing bool
 	bounded  bool // link has a write deadline
 
@@ -48,6 +49,7 @@ type outbox struct {
 	left     uint64 // of them, those that are no longer
 	lostFrom uint64 // the frames after lostFrom and up to lostTo were dropped
 	lostTo   uint64 // with their connection
+	unsent   int    // how many of them the last connection took with it
 
 	messages, bytes uint64 // accepted, for Stats
 }
@@ -66,6 +68,7 @@ type segment struct {
 	head   []byte // before body; only for a large message
 	body   []byte
 	frames int
+	gone   int    // frames that were here; Flush still counts them
 	chunk  *chunk // to give back; nil if body is not ours alone
 	large  *large // whose message it is, if it is not copied
 }
@@ -77,6 +80,13 @@ func (s *segment) cost() int {
 		return 0 // it takes no memory of ours
 	}
 	return s.size() + s.frames*(messageCost-headerSize)
+}
+
+// vacate leaves an empty segment in the place of a large message, so that what
+// was queued later is still counted as later.
+func (s *segment) vacate() {
+	s.head, s.body = nil, nil
+	s.gone, s.frames = s.frames, 0
 }
 
 // large is a message whose Write waits until the kernel has it.
@@ -179,7 +189,7 @@ func tooLarge(size, limit int) error {
 // hasRoom reports whether the bound admits a message of size bytes. An empty
 // outbox admits any.
 func (o *outbox) hasRoom(size int) bool {
-	return o.cost == 0 || o.cost+size+messageCost <= queueBound
+	return o.cost == 0 || o.cost+size+messageCost <= outboxBound
 }
 
 func (o *outbox) notConnected() error {
@@ -282,9 +292,10 @@ func (o *outbox) withdraw(m *large, err error) {
 		case i == o.head && o.off > 0:
 			o.adopt(s)
 		default:
-			// An empty segment takes its place, so that what was queued
-			// later is still counted as later.
-			s.head, s.body = nil, nil
+			if i == o.head && o.link != nil {
+				o.link.sealer.drop()
+			}
+			s.vacate()
 			o.finish(s, err)
 		}
 	}
@@ -318,9 +329,9 @@ func (o *outbox) startFlush() {
 func (o *outbox) flushNow() {
 	o.flushing = true
 	o.flight = 1
-	l, b := o.link, o.queue[o.head].body
+	l, segs := o.link, o.queue[o.head:]
 	o.mu.Unlock()
-	n, _ := l.raw.write(b, false)
+	n := l.sendNow(segs)
 	o.mu.Lock()
 	o.settle(n)
 	o.endFlush()
@@ -430,11 +441,12 @@ func (o *outbox) settle(n int) {
 	o.off += n
 	for o.head < len(o.queue) {
 		s := &o.queue[o.head]
-		if o.off < s.size() {
+		wire := s.size() + s.frames*o.overhead
+		if o.off < wire {
 			o.settlePart(s)
 			break
 		}
-		o.off -= s.size()
+		o.off -= wire
 		o.remove(s)
 	}
 	if o.head == len(o.queue) {
@@ -458,18 +470,18 @@ func (o *outbox) settlePart(s *segment) {
 		return
 	}
 	before := s.cost()
-	for n := frameSize(s.body); o.off >= n; n = frameSize(s.body) {
+	for n := frameSize(s.body); o.off >= n+o.overhead; n = frameSize(s.body) {
 		s.body = s.body[n:]
 		s.frames--
 		o.left++
-		o.off -= n
+		o.off -= n + o.overhead
 	}
 	o.cost += s.cost() - before
 }
 
 // remove takes s, which is at the head, off the queue.
 func (o *outbox) remove(s *segment) {
-	o.left += uint64(s.frames)
+	o.left += uint64(s.frames + s.gone)
 	o.cost -= s.cost()
 	if s.large != nil {
 		o.finish(s, nil)
@@ -514,8 +526,16 @@ func (o *outbox) attach(l *link) []error {
 	defer o.mu.Unlock()
 	o.phase = joined
 	o.link = l
+	before := o.max
 	o.max = l.dec.max
-	tooLarge := o.dropTooLarge()
+	o.overhead = 0
+	if l.sealer.crypt != nil {
+		o.overhead = sealOverhead
+	}
+	var tooLarge []error
+	if len(o.queue) > 0 && o.max < before {
+		tooLarge = o.dropTooLarge()
+	}
 	if o.flushable() {
 		o.startFlush()
 	}
@@ -525,39 +545,33 @@ func (o *outbox) attach(l *link) []error {
 
 // dropTooLarge removes the frames over the limit from the queue.
 func (o *outbox) dropTooLarge() (errs []error) {
-	for i := o.head; i < len(o.queue); i++ {
-		s := &o.queue[i]
-		var kept []byte // nil until something is dropped
-		for b, at := s.body, 0; at < len(b); {
-			n := frameSize(b[at:])
-			if size := n - headerSize; size > o.max {
+	for i := range o.queue[o.head:] {
+		s := &o.queue[o.head+i]
+		o.cost -= s.cost()
+		kept := s.body[:0:0]
+		for b := s.body; len(b) > 0; {
+			n := frameSize(b)
+			if size := n - headerSize; size <= o.max {
+				kept = append(kept, b[:n]...)
+			} else {
+				s.frames--
+				s.gone++
 				errs = append(errs, detailf(ErrMsgTooLarge,
 					"queued message of %d bytes dropped: the new server's maximum message length is %d", size, o.max))
-				if kept == nil {
-					kept = append(make([]byte, 0, len(b)), b[:at]...)
-				}
-			} else if kept != nil {
-				kept = append(kept, b[at:at+n]...)
 			}
-			at += n
+			b = b[n:]
 		}
-		if kept != nil {
-			// The frames keep their number, so that Flush counts right.
-			o.cost -= s.cost()
-			s.body = kept
-			if s.chunk != nil {
-				s.chunk.pool.Put(s.chunk)
-				s.chunk = nil
-			}
-			o.cost += s.cost()
+		if len(kept) < len(s.body) {
+			s.body, s.chunk = kept, nil
 		}
+		o.cost += s.cost()
 	}
 	return errs
 }
 
 // detach takes the connection away. It returns when the last flush on it has,
 // and only then may another be attached.
-func (o *outbox) detach() {
+func (o *outbox) detach(l *link) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.phase = parted
@@ -567,6 +581,7 @@ func (o *outbox) detach() {
 	for o.flushing {
 		o.wait(nil)
 	}
+	l.sealer.drop()
 	o.broken = false
 	o.bounded = false
 	for i := o.head; i < len(o.queue); i++ {
@@ -580,13 +595,13 @@ func (o *outbox) detach() {
 			if err == nil {
 				err = o.notConnected()
 			}
-			s.head, s.body = nil, nil
+			s.vacate()
 			o.finish(s, err)
 		}
 	}
 	o.off = 0
 	if !o.keep {
-		o.drop()
+		o.unsent = o.drop()
 	}
 }
 
@@ -595,9 +610,7 @@ func (o *outbox) drop() int {
 	n, from := 0, o.left
 	for o.head < len(o.queue) {
 		s := &o.queue[o.head]
-		for b := s.body; len(b) > 0; b = b[frameSize(b):] {
-			n++
-		}
+		n += s.frames
 		o.remove(s)
 	}
 	if n > 0 {
@@ -633,12 +646,25 @@ func (o *outbox) drain(late <-chan struct{}) {
 	}
 }
 
-// end drops what is left, once there is no connection any more, and returns
-// how many messages that was.
-func (o *outbox) end() int {
+// end drops what is left, once there is no connection any more.
+func (o *outbox) end() (unsent int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.drop()
+}
+
+// lastUnsent returns how many messages the last connection took with it.
+func (o *outbox) lastUnsent() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.unsent
+}
+
+// refused returns why nothing is accepted any more, or nil.
+func (o *outbox) refused() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 // flushed waits until everything accepted before is with the kernel.

@@ -156,6 +156,9 @@ func (s *Server) Flush(ctx context.Context) error {
 	if s.misuse == nil {
 		return s.endpoint.Flush(ctx)
 	}
+	if err := s.out.refused(); err != nil {
+		return err
+	}
 	clients := s.ServerManager.Servers()
 	errs := make([]error, len(clients))
 	each(clients, func(i int, c *Server) { errs[i] = c.Flush(ctx) })
@@ -341,7 +344,7 @@ func (s *Server) shakeHands(conn net.Conn) (*link, error) {
 		return nil, err
 	}
 	placed := false
-	l, err := welcome(conn, &s.config, deadline, func() error {
+	l, err := welcome(conn, &s.config, randomSecrets, deadline, func() error {
 		err := s.places.take(conn)
 		placed = err == nil
 		return err
@@ -353,6 +356,7 @@ func (s *Server) shakeHands(conn net.Conn) (*link, error) {
 		return nil, err
 	}
 	l.peer = p
+	l.busyPoll = s.config.BusyPoll
 	return l, nil
 }
 
