@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"sync"
+	"time"
 )
 
 // debugVariable is the environment variable that overrides LogLevel.
@@ -68,4 +70,34 @@ func logEvent(log *slog.Logger, level slog.Level, msg, socket string, client int
 		all = append(all, slog.Int("client", client))
 	}
 	log.LogAttrs(ctx, level, "ipc: "+msg, append(all, attrs...)...)
+}
+
+// throttle keeps what strangers can provoke from filling the log: it admits
+// a few lines a second, and counts the others.
+type throttle struct {
+	mu       sync.Mutex
+	start    time.Time // of the current second
+	admitted int       // in it
+	held     int       // since the last line that was admitted
+}
+
+const linesPerSecond = 2
+
+// admit reports whether a line may be logged now, and how many were held back
+// since the one before it.
+func (t *throttle) admit(now time.Time) (held int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Sub(t.start) >= time.Second {
+		t.start = now
+		t.admitted = 0
+	}
+	if t.admitted == linesPerSecond {
+		t.held++
+		return 0, false
+	}
+	t.admitted++
+	held = t.held
+	t.held = 0
+	return held, true
 }

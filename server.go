@@ -61,6 +61,7 @@ type listening struct {
 	tasks    sync.WaitGroup
 	places   places
 	slots    chan struct{} // one for each unfinished handshake
+	failures throttle      // of the log
 
 	lock       sync.Mutex
 	unfinished map[net.Conn]struct{} // nil once Close has begun
@@ -306,13 +307,15 @@ func (s *Server) accept() {
 
 // handle takes a connection through its handshake and serves it.
 func (s *Server) handle(conn net.Conn) {
-	l, err := s.shakeHands(conn)
+	l, peer, err := s.shakeHands(conn)
 	<-s.slots
 	if err != nil {
 		conn.Close()
-		s.handshakeFailed(err)
+		s.handshakeFailed(peer, err)
 		return
 	}
+	l.peer = peer
+	l.busyPoll = s.config.BusyPoll
 	if s.config.MultiMode {
 		// A fresh goroutine has a small stack, which it will keep for long.
 		s.tasks.Go(func() { s.serveClient(l) })
@@ -322,11 +325,11 @@ func (s *Server) handle(conn net.Conn) {
 }
 
 // shakeHands does the handshake. With an error no place is taken.
-func (s *Server) shakeHands(conn net.Conn) (*link, error) {
+func (s *Server) shakeHands(conn net.Conn) (*link, peerInfo, error) {
 	s.lock.Lock()
 	if s.unfinished == nil {
 		s.lock.Unlock()
-		return nil, ErrClosed
+		return nil, peerInfo{}, ErrClosed
 	}
 	s.unfinished[conn] = struct{}{}
 	s.lock.Unlock()
@@ -338,10 +341,10 @@ func (s *Server) shakeHands(conn net.Conn) (*link, error) {
 
 	deadline := time.Now().Add(s.config.HandshakeTimeout)
 	ctx, cancel := context.WithDeadline(s.ctx, deadline)
-	p, err := authorize(ctx, conn, s.config.Authorize)
+	peer, err := authorize(ctx, conn, s.config.Authorize)
 	cancel()
 	if err != nil {
-		return nil, err
+		return nil, peer, err
 	}
 	placed := false
 	l, err := welcome(conn, &s.config, randomSecrets, deadline, func() error {
@@ -353,21 +356,30 @@ func (s *Server) shakeHands(conn net.Conn) (*link, error) {
 		if placed {
 			s.places.release()
 		}
-		return nil, err
+		return nil, peer, err
 	}
-	l.peer = p
-	l.busyPoll = s.config.BusyPoll
-	return l, nil
+	return l, peer, nil
 }
 
-func (s *Server) handshakeFailed(err error) {
+func (s *Server) handshakeFailed(peer peerInfo, err error) {
 	if s.ctx.Err() != nil {
-		return
+		return // it was Close that ended it
 	}
 	s.mu.Lock()
 	s.stats.HandshakeFailures++
 	s.mu.Unlock()
-	s.logf(slog.LevelWarn, "handshake failed", slog.Any("error", err))
+	held, ok := s.failures.admit(time.Now())
+	if !ok {
+		return
+	}
+	attrs := []slog.Attr{slog.Any("error", err)}
+	if peer.err == nil {
+		attrs = append(attrs, slog.Any("peer", peer.peer))
+	}
+	if held > 0 {
+		attrs = append(attrs, slog.Int("repeated", held))
+	}
+	s.logf(slog.LevelWarn, "handshake failed", attrs...)
 }
 
 // serveSingle serves the one client of single mode.
