@@ -128,7 +128,7 @@ type batch struct {
 }
 
 const (
-	slabMessages = 32
+	slabMessages = 28 // with what the allocator adds, just under 2 KiB
 	slabBytes    = minPooled
 )
 
@@ -143,7 +143,11 @@ func (b *batch) small(msgType int, data []byte, more int) {
 	b.data = b.data[len(data):]
 	copy(own, data)
 	slab := &b.slabs[len(b.slabs)-1]
-	*slab = append(*slab, Message{MsgType: msgType, Data: own})
+	n := len(*slab)
+	*slab = (*slab)[:n+1]
+	m := &(*slab)[n] // zero, as it was allocated
+	m.MsgType = msgType
+	m.Data = own
 	b.count(data)
 }
 

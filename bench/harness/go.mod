@@ -1,0 +1,3 @@
+module github.com/joe-at-startupmedia/golang-ipc/bench/harness
+
+go 1.25

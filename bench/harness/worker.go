@@ -1,0 +1,184 @@
+package harness
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"runtime/pprof"
+	"strings"
+	"sync"
+)
+
+// Event is what a worker reports to the process that started it.
+type Event struct {
+	Ready       bool    `json:",omitempty"` // the server listens
+	Version     string  `json:",omitempty"` // of the peer's module, with Ready
+	Result      *Result `json:",omitempty"`
+	Error       string  `json:",omitempty"`
+	Unsupported bool    `json:",omitempty"` // the error is errors.ErrUnsupported
+}
+
+// EventsFD is the descriptor that events are written to. Standard output is
+// left to the libraries: some of them log there.
+const EventsFD = 3
+
+// Worker is the first argument of a process that is to be a worker; its role
+// ("server" or "client") and the Spec in JSON follow.
+const Worker = "worker"
+
+// Main runs a worker, if that is what this process was started as, and does not
+// return then.
+func Main(peers ...Peer) {
+	if len(os.Args) != 4 || os.Args[1] != Worker {
+		return
+	}
+	w := worker{events: json.NewEncoder(os.NewFile(EventsFD, "events"))}
+	if err := w.run(os.Args[2], os.Args[3], peers); err != nil {
+		w.report(Event{Error: err.Error(), Unsupported: errors.Is(err, errors.ErrUnsupported)})
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+type worker struct {
+	mu     sync.Mutex
+	events *json.Encoder
+}
+
+func (w *worker) report(e Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.events.Encode(e); err != nil {
+		os.Exit(1) // nobody is left to tell
+	}
+}
+
+func (w *worker) run(role, specJSON string, peers []Peer) error {
+	var spec Spec
+	if err := json.Unmarshal([]byte(specJSON), &spec); err != nil {
+		return err
+	}
+	for _, p := range peers {
+		if p.Name != spec.Peer {
+			continue
+		}
+		stop, err := startProfile(spec.Profile, role)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		if role == "server" {
+			return w.serve(p, &spec)
+		}
+		return w.call(p, &spec)
+	}
+	return fmt.Errorf("no peer %q in this binary", spec.Peer)
+}
+
+// serve runs the server process until standard input ends.
+func (w *worker) serve(p Peer, spec *Spec) error {
+	s, err := p.Listen(spec)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	failed := make(chan error, 1)
+	if spec.OneWay() {
+		t := newTally(spec)
+		go func() { failed <- s.Sink(t.take) }()
+		go func() {
+			r, err := t.result()
+			if err != nil {
+				failed <- err
+				return
+			}
+			w.report(Event{Result: r})
+		}()
+	} else {
+		go func() { failed <- s.Echo() }()
+	}
+	w.report(Event{Ready: true, Version: version(p.Module)})
+	select {
+	case err = <-failed:
+		if err == nil {
+			err = errors.New("the server ended by itself")
+		}
+		return err
+	case <-stdinEnd():
+		return nil
+	}
+}
+
+// call runs the client process. The connections stay until standard input ends:
+// what was sent may not have been read yet.
+func (w *worker) call(p Peer, spec *Spec) error {
+	var (
+		r   *Result
+		err error
+	)
+	switch spec.Kind {
+	case RoundTrip:
+		r, err = roundTrips(p, spec)
+	case Stream:
+		r, err = sendStreams(p, spec)
+	case Connect:
+		r, err = connects(p, spec)
+	case Idle:
+		r, err = sitIdle(p, spec)
+	default:
+		err = fmt.Errorf("no workload %q", spec.Kind)
+	}
+	if err != nil {
+		return err
+	}
+	w.report(Event{Result: r})
+	<-stdinEnd()
+	return nil
+}
+
+func stdinEnd() <-chan struct{} {
+	end := make(chan struct{})
+	go func() {
+		defer close(end)
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	return end
+}
+
+func startProfile(prefix, role string) (stop func(), err error) {
+	if prefix == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(prefix + "-" + role + ".pprof")
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
+}
+
+// version is that of the module in this binary; a module that was replaced by a
+// folder is the tree that the benchmark is part of.
+func version(module string) string {
+	info, ok := debug.ReadBuildInfo()
+	if module == "" || !ok {
+		return ""
+	}
+	for _, m := range info.Deps {
+		switch {
+		case m.Path != module:
+		case m.Replace != nil && strings.HasPrefix(m.Replace.Path, "."):
+			return "this tree"
+		default:
+			return m.Version
+		}
+	}
+	return ""
+}

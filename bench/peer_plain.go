@@ -1,0 +1,40 @@
+package main
+
+import (
+	"net"
+
+	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
+)
+
+// The references: what a socket does with nothing around it, and what it does
+// where a program can afford to let small messages wait for each other.
+var (
+	plainPeer    = socketPeer("plain", false)
+	bufferedPeer = socketPeer("bufio", true)
+)
+
+func socketPeer(name string, buffered bool) harness.Peer {
+	open := func(s *harness.Spec, conn net.Conn) *framer {
+		// One write a message need not mean two reads of a small one.
+		return newFramer(conn, buffered, s.Kind == harness.Stream && s.Size <= smallMessage)
+	}
+	return harness.Peer{
+		Name: name,
+		Listen: func(s *harness.Spec) (harness.Server, error) {
+			ln, err := net.Listen("unix", s.Path())
+			if err != nil {
+				return nil, err
+			}
+			return &framedServer{ln: ln, open: func(conn net.Conn) (*framer, error) {
+				return open(s, conn), nil
+			}}, nil
+		},
+		Dial: func(s *harness.Spec) (harness.Client, error) {
+			conn, err := dialUnix(s)
+			if err != nil {
+				return nil, err
+			}
+			return open(s, conn), nil
+		},
+	}
+}

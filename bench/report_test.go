@@ -1,0 +1,154 @@
+package main
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
+)
+
+func p50(values ...float64) []run {
+	var runs []run
+	for _, v := range values {
+		runs = append(runs, run{Metrics: map[string]float64{harness.P50: v, harness.P99: v}})
+	}
+	return runs
+}
+
+// sample is a report with one workload: 20 µs for ours, 10 µs for the plain
+// socket, a peer that failed once, and one that cannot.
+func sample() *report {
+	return &report{
+		Started: time.Unix(0, 0).UTC(),
+		System:  system{Go: "go1", OS: "linux", Arch: "amd64", Kernel: "Linux 6", CPU: "a CPU", Cores: 2},
+		Rounds:  3,
+		Names:   []string{ours, plain, fork, "mangos"},
+		LeftOut: map[string]string{zeroMQ: "no libzmq"},
+		Results: []result{{
+			ID: "roundtrip/64B", Label: "round trip 64 B", Kind: harness.RoundTrip, Size: 64, Clients: 1,
+			Runs: map[string][]run{
+				ours:     p50(20e-6, 99e-6, 15e-6),
+				plain:    p50(10e-6, 12e-6, 3e-6),
+				fork:     append(p50(90e-6), run{Error: "it <fell>"}),
+				"mangos": {{Error: "no", NotYet: true}},
+			},
+		}},
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	r := sample()
+	w := r.Results[0]
+	vs := r.verdicts(w, metrics(w)[0])
+	if len(vs) != 1 {
+		t.Fatalf("%d verdicts, want that on the plain socket", len(vs))
+	}
+	if v := vs[0]; v.value != 2 || v.ratioText() != "2 × plain" || v.targetText() != "≤ 1.25" || v.resultText() != "misses" {
+		t.Errorf("got %q %q %q", v.ratioText(), v.targetText(), v.resultText())
+	}
+	w.Runs[ours] = p50(12e-6)
+	if v := r.verdicts(w, metrics(w)[0])[0]; v.resultText() != "holds" {
+		t.Errorf("a ratio of %v is said to be one that %s", v.value, v.resultText())
+	}
+	r.Quick = true
+	if v := r.verdicts(w, metrics(w)[0])[0]; v.resultText() != "" {
+		t.Error("a smoke run was judged")
+	}
+}
+
+// A target that names something that is not measured would never be judged.
+func TestTargetsExist(t *testing.T) {
+	names := map[string]contestant{}
+	for _, c := range contestants {
+		names[c.name] = c
+	}
+	byID := map[string]workload{}
+	for _, w := range workloads(fullScale) {
+		byID[w.id] = w
+	}
+	for _, target := range targets {
+		w, ok := byID[target.workload]
+		if !ok {
+			t.Errorf("there is no workload %q", target.workload)
+			continue
+		}
+		if target.of != "" && byID[target.of].id == "" {
+			t.Errorf("there is no workload %q", target.of)
+		}
+		if target.against != "" && !w.takes(names[target.against]) {
+			t.Errorf("%s does not take part in %s", target.against, w.id)
+		}
+		found := false
+		for _, m := range metrics(result{ID: w.id, Kind: w.spec.Kind, Size: w.spec.Size, Clients: w.spec.Clients}) {
+			found = found || m.key == target.metric
+		}
+		if !found {
+			t.Errorf("%s has no row for %s", w.id, target.metric)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	var out bytes.Buffer
+	sample().print(&out)
+	for _, want := range []string{
+		"| round trip 64 B: p50 | µs |   20 |    10 | 90 * | not yet | 2 × plain        | ≤ 1.25 | misses |",
+		"ZeroMQ is left out: no libzmq",
+		"round trip 64 B, fork: failed in 1 of 2 rounds: it <fell>",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, &out)
+		}
+	}
+}
+
+func TestPlotIsXML(t *testing.T) {
+	r := sample()
+	r.System.CPU = "<A & B>"
+	for dec := xml.NewDecoder(bytes.NewReader(r.plot())); ; {
+		if _, err := dec.Token(); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReportIsKept(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "r.json")
+	r := sample()
+	if err := r.write(file); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readReport(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, r) {
+		t.Errorf("got %+v\nwant %+v", got, r)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	if m := median([]float64{3, 1, 2}); m != 2 {
+		t.Errorf("of three: %v", m)
+	}
+	if m := median([]float64{4, 1, 2, 3}); m != 2.5 {
+		t.Errorf("of four: %v", m)
+	}
+}
+
+func TestDigits(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 1234: "1234", 12.34: "12.3", 1.5: "1.5", 0.123: "0.123", 0.00004: "0", 10: "10"} {
+		if got := digits(v); got != want {
+			t.Errorf("%v is written %q, want %q", v, got, want)
+		}
+	}
+}
