@@ -48,6 +48,7 @@ type Client struct {
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has returned
 
+	began     time.Time
 	pause     time.Duration // before the next attempt; 0 is at once
 	closeOnce sync.Once
 	closeErr  error
@@ -78,7 +79,7 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{config: cfg, done: make(chan struct{})}
+	c := &Client{config: cfg, done: make(chan struct{}), began: time.Now()}
 	name := cfg.Name
 	if cfg.Dial == nil {
 		if c.path, err = socketPath(cfg.SocketDir, cfg.Name); err != nil {
@@ -309,9 +310,9 @@ func (c *Client) giveUp(err error) error {
 	}
 	var op *net.OpError
 	switch {
-	case c.config.Dial != nil || !errors.As(err, &op) || op.Op != "dial" || retryDial(err):
+	case c.config.Dial != nil || !errors.As(err, &op) || op.Op != "dial" || op.Timeout() || retryDial(err):
 		return nil // it may pass
-	case errors.Is(err, syscall.EACCES) && c.pause < permissionGrace:
+	case errors.Is(err, syscall.EACCES) && time.Since(c.began) < permissionGrace:
 		return nil
 	}
 	return err

@@ -52,6 +52,7 @@ type endpoint struct {
 	manager *ServerManager
 	server  *Server
 	listed  bool
+	drained func() // called once the messages of a client that has left are read
 }
 
 // Stats are the counts of an endpoint since its start. They are current
@@ -335,6 +336,10 @@ func (e *endpoint) pop() *Message {
 	if e.full && e.in.cost < inboxBound/2 {
 		e.full = false
 		e.arrived.wake()
+	}
+	if e.drained != nil && e.in.hasEventsOnly() {
+		e.drained()
+		e.drained = nil
 	}
 	return m
 }

@@ -200,6 +200,7 @@ type decoder struct {
 
 	buf *readBuffer
 	big *bigFrame // the frame that outgrew buf, while it is being read
+	err error     // the peer has broken the rules: nothing after that counts
 }
 
 const (
@@ -261,22 +262,30 @@ func (d *decoder) reset() {
 }
 
 // decode takes the n bytes that have arrived at space into account and returns
-// the messages that are complete now. With an error it returns those before
-// it. The batch's list of slabs is used again by the next call.
+// the messages that are complete now. With an error, which is final, it returns
+// those before it. The batch's list of slabs is used again by the next call.
 func (d *decoder) decode(n int) (batch, error) {
 	var out batch
-	if d.big != nil {
-		return out, d.fillBig(n, &out)
+	switch {
+	case d.err != nil:
+	case d.big != nil:
+		d.err = d.fillBig(n, &out)
+	default:
+		d.err = d.fillBuffer(n, &out)
 	}
+	return out, d.err
+}
+
+func (d *decoder) fillBuffer(n int, out *batch) error {
 	b := d.buf
 	b.w += n
 	out.slabs = b.slabs[:0]
-	err := d.frames(&out)
+	err := d.frames(out)
 	b.slabs = out.slabs
-	if err == nil {
-		err = d.keep()
+	if err != nil {
+		return err
 	}
-	return out, err
+	return d.keep()
 }
 
 // frames decodes the whole frames in the read buffer.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -445,6 +446,10 @@ func (s *Server) dismiss(c *Server, l *link) {
 	c.mu.Lock()
 	c.part(l)
 	closing := c.closing
+	if unread := c.in.cost; unread > 0 {
+		s.places.hold(unread)
+		c.drained = func() { s.places.hold(-unread) }
+	}
 	c.mu.Unlock()
 	if closing {
 		return // and Close tells
@@ -455,6 +460,11 @@ func (s *Server) dismiss(c *Server, l *link) {
 	s.ServerManager.departed(c)
 }
 
+// maxHeld is how many bytes of unread messages the clients that have left may
+// hold. While there are more, nobody new gets a place: who does not read costs
+// the clients their progress, and not the process its memory.
+const maxHeld = 64 << 20
+
 // places are those that clients can have at once. The connections that wait
 // for one do so in conn.Read, first come first served: a client that goes away
 // meanwhile is noticed by that.
@@ -463,16 +473,14 @@ type places struct {
 
 	mu      sync.Mutex
 	free    int
+	held    int
 	waiting []net.Conn
 }
 
 // take waits for a place for conn.
 func (p *places) take(conn net.Conn) error {
-	if p.unlimited {
-		return nil
-	}
 	p.mu.Lock()
-	if p.free > 0 {
+	if p.available() {
 		p.free--
 		p.mu.Unlock()
 		return nil
@@ -484,16 +492,7 @@ func (p *places) take(conn net.Conn) error {
 	var b [1]byte
 	n, err := conn.Read(b[:])
 
-	p.mu.Lock()
-	granted := true
-	for i, c := range p.waiting {
-		if c == conn {
-			granted = false
-			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
-			break
-		}
-	}
-	p.mu.Unlock()
+	granted := !p.leave(conn)
 	switch {
 	case granted && timedOut(err):
 		return nil
@@ -506,18 +505,44 @@ func (p *places) take(conn net.Conn) error {
 	return fmt.Errorf("waiting for a place: %w", err)
 }
 
-// release gives a place to whoever has waited longest.
-func (p *places) release() {
-	if p.unlimited {
-		return
-	}
+// available reports whether somebody can have a place now.
+func (p *places) available() bool {
+	return (p.unlimited || p.free > 0) && p.held <= maxHeld
+}
+
+// leave takes conn out of those who wait, and reports whether it was there.
+func (p *places) leave(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiting) == 0 {
-		p.free++
-		return
+	i := slices.Index(p.waiting, conn)
+	if i < 0 {
+		return false
 	}
-	next := p.waiting[0]
-	p.waiting = p.waiting[1:]
-	next.SetReadDeadline(longAgo)
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	return true
+}
+
+// release gives a place back.
+func (p *places) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free++
+	p.grant()
+}
+
+// hold adds to the bytes that the clients that have left hold.
+func (p *places) hold(bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held += bytes
+	p.grant()
+}
+
+// grant gives the places there are to whoever has waited longest.
+func (p *places) grant() {
+	for len(p.waiting) > 0 && p.available() {
+		p.free--
+		p.waiting[0].SetReadDeadline(longAgo)
+		p.waiting = slices.Delete(p.waiting, 0, 1)
+	}
 }
