@@ -120,11 +120,12 @@ func newLarge(msgType int, data []byte, p *pooled) []Message {
 // Small messages share a slab of structs and a slab of data. Both are small,
 // so that a message that is kept keeps only a few KiB alive.
 type batch struct {
-	slabs    [][]Message
+	slabs    [][]Message // full, or of a message with a buffer of its own
+	open     []Message   // the slab that is being filled
+	data     []byte      // the unused part of its data
 	messages int
-	bytes    int    // of Data
-	frames   int    // control messages too
-	data     []byte // the unused part of the last slab's data
+	bytes    int // of Data
+	frames   int // control messages too
 }
 
 const (
@@ -134,34 +135,35 @@ const (
 
 // small adds a message with a copy of data; about more of its size follow.
 func (b *batch) small(msgType int, data []byte, more int) {
-	if !b.fits(data) {
-		n := min(1+more, slabMessages, slabBytes/max(len(data), 1))
-		b.slabs = append(b.slabs, make([]Message, 0, n))
-		b.data = make([]byte, n*len(data))
+	n := len(b.open)
+	if n == cap(b.open) || len(data) > len(b.data) {
+		b.closeSlab()
+		n = 0
+		size := min(1+more, slabMessages, slabBytes/max(len(data), 1))
+		b.open = make([]Message, 0, size)
+		b.data = make([]byte, size*len(data))
 	}
 	own := b.data[:len(data):len(data)]
 	b.data = b.data[len(data):]
 	copy(own, data)
-	slab := &b.slabs[len(b.slabs)-1]
-	n := len(*slab)
-	*slab = (*slab)[:n+1]
-	m := &(*slab)[n] // zero, as it was allocated
+	b.open = b.open[:n+1]
+	m := &b.open[n] // zero, as it was allocated
 	m.MsgType = msgType
 	m.Data = own
 	b.count(data)
 }
 
-// fits reports whether a message with data goes into the last slab.
-func (b *batch) fits(data []byte) bool {
-	if len(b.slabs) == 0 || len(b.data) < len(data) {
-		return false
+// closeSlab ends the slab that is being filled.
+func (b *batch) closeSlab() {
+	if len(b.open) > 0 {
+		b.slabs = append(b.slabs, b.open)
+		b.open = nil
 	}
-	last := b.slabs[len(b.slabs)-1]
-	return len(last) < cap(last)
 }
 
 // large adds a message whose data lies in p.
 func (b *batch) large(msgType int, data []byte, p *pooled) {
+	b.closeSlab()
 	b.slabs = append(b.slabs, newLarge(msgType, data, p))
 	b.count(data)
 }
@@ -281,6 +283,7 @@ func (d *decoder) fillBuffer(n int, out *batch) error {
 	b.w += n
 	out.slabs = b.slabs[:0]
 	err := d.frames(out)
+	out.closeSlab()
 	b.slabs = out.slabs
 	if err != nil {
 		return err
