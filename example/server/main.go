@@ -21,6 +21,7 @@ func main() {
 	flag.StringVar(&config.Name, "name", "example", "`name` of the server")
 	flag.StringVar(&config.SocketDir, "dir", "", "`folder` of the socket (default /tmp)")
 	flag.BoolVar(&config.MultiMode, "multi", false, "serve any number of clients at once")
+	flag.BoolVar(&config.Encryption, "encrypt", false, "encrypt all connections")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
