@@ -268,8 +268,7 @@ func (w *wait) over() error {
 	return nil
 }
 
-// on waits for one of two channels, and reports whether it was one of them
-// that ended the wait.
+// on waits for a or b, and reports whether it was a that ended the wait.
 func (w *wait) on(a, b <-chan struct{}) bool {
 	var timeout <-chan time.Time
 	if w.timed {
@@ -285,7 +284,6 @@ func (w *wait) on(a, b <-chan struct{}) bool {
 	case <-a:
 		return true
 	case <-b:
-		return true
 	case <-timeout:
 	case <-done:
 	}

@@ -189,7 +189,12 @@ func (m *ServerManager) readSingle(w wait, callback func(*Server, *Message, erro
 	select {
 	case <-m.turn:
 	default:
-		if !w.on(m.turn, nil) {
+		if !w.on(m.turn, m.done) {
+			// Somebody else is handing over what is left.
+			if ended := m.ended(); ended != nil {
+				callback(m.server, nil, ended)
+				return ended
+			}
 			return w.over()
 		}
 	}

@@ -33,7 +33,7 @@ type outbox struct {
 	link   *link  // while phase is joined
 	broken bool   // a write on link has failed
 	losses uint64 // of connections
-	max    int    // largest Data
+	max    int    // largest Data; a Client learns it from its server
 	err    error  // why nothing is accepted any more
 
 	queue    []segment
@@ -169,7 +169,7 @@ func (o *outbox) admit(ctx context.Context, p patience, size int) error {
 		switch {
 		case o.err != nil:
 			return o.err
-		case o.phase == joined && size > o.max:
+		case (o.phase == joined || !o.keep) && size > o.max:
 			return tooLarge(size, o.max)
 		case p == forFirst && (o.phase == parted || o.losses != losses || o.broken && !o.keep):
 			return o.notConnected()

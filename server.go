@@ -94,6 +94,7 @@ func StartServer(config *ServerConfig) (*Server, error) {
 		},
 	}
 	s.init(name, cfg.Logger, Listening, false)
+	s.out.max = cfg.MaxMsgSize
 	s.ServerManager = newManager(s)
 	if cfg.MultiMode {
 		s.misuse = ErrMultiMode
@@ -408,6 +409,7 @@ func (s *Server) serveClient(l *link) {
 	defer close(l.done)
 	c := &Server{ServerManager: s.ServerManager, addr: s.addr}
 	c.init(s.socket, s.log, NotConnected, false)
+	c.out.max = s.config.MaxMsgSize
 	c.server = c
 	if !s.admit(c, l) {
 		l.conn.Close()
