@@ -36,19 +36,19 @@ const (
 //	Connecting ─► Connected ─► ReConnecting ─► Timeout
 //	                  ▲             │
 //	                  └─────────────┘            any ─► Closing ─► Closed
-//
-// One goroutine, run, owns the connection and all changes of this kind but the
-// last, which is Close's.
 type Client struct {
 	endpoint
+
 	config ClientConfig
 	path   string
+	began  time.Time
 
+	// One goroutine, run, owns the connection, the pause, and all changes of
+	// the status but the last ones, which are Close's.
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has returned
 
-	began     time.Time
 	pause     time.Duration // before the next attempt; 0 is at once
 	closeOnce sync.Once
 	closeErr  error
@@ -66,7 +66,9 @@ type Client struct {
 // refusal by Authorize ([ErrUnauthorized]), and what only a person can mend,
 // such as a missing permission.
 //
-// The Client reconnects by itself when the connection is lost, until Close.
+// The Client reconnects by itself when the connection is lost, until Close. A
+// nil config and one that cannot work are errors that match [fs.ErrInvalid]
+// where no other sentinel fits.
 func StartClient(config *ClientConfig) (*Client, error) {
 	return StartClientContext(context.Background(), config)
 }

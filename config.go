@@ -30,7 +30,11 @@ type ServerConfig struct {
 	// Listener it is only a label and may be empty.
 	Name string
 
-	// Encryption encrypts every connection. The default is false.
+	// Encryption encrypts every connection. It keeps what is said from
+	// somebody who only listens, where a stream is relayed, say. There is no
+	// authentication in it: it does not stop somebody in the middle, nor does
+	// it decide who may connect, which is up to permissions and Authorize.
+	// The default is false.
 	Encryption bool
 
 	// MaxMsgSize is the largest Data of one message, in bytes, in either
@@ -66,7 +70,8 @@ type ServerConfig struct {
 
 	// MaxClients bounds the clients that are connected at once in
 	// MultiMode; more wait in the handshake, first come first served. 0 is
-	// no limit.
+	// no limit. Nobody new gets a place either while 64 MiB of messages are
+	// unread that clients have sent before they left.
 	MaxClients int
 
 	// WriteTimeout, in MultiMode, is how long a client's socket may take
@@ -78,11 +83,16 @@ type ServerConfig struct {
 	HandshakeTimeout time.Duration
 
 	// Authorize decides, before the first byte is exchanged, whether a peer
-	// may connect: an error refuses it.
+	// may connect: an error refuses it. It is called in a goroutine of its
+	// own for each connection, several at once, and has to answer within
+	// HandshakeTimeout. Where the kernel does not tell who the peer is,
+	// everybody is refused.
 	Authorize func(Peer) error
 
 	// Listener is accepted from instead of a socket of the Server's own, and
-	// closed with the Server; its path is never removed.
+	// closed with the Server; the path of a Unix listener is not removed by
+	// that. SocketDir does not apply, and Mode, Group and UnmaskPermissions
+	// are refused: permissions are the business of whoever made it.
 	Listener net.Listener
 
 	// BusyPoll is how long a reader keeps trying after each message before
@@ -125,11 +135,14 @@ type ClientConfig struct {
 	SocketDir string
 
 	// Authorize decides, before the first byte is exchanged, whether the
-	// peer is the server that was meant: an error refuses it.
+	// peer is the server that was meant: an error refuses it. Where the
+	// kernel does not tell, every server is refused.
 	Authorize func(Peer) error
 
 	// Dial makes the connection instead of the named socket, for every
-	// attempt. Its context ends with Timeout and with Close.
+	// attempt; SocketDir does not apply. Its context ends with Timeout, with
+	// the context of StartClientContext while that runs, and with Close. The
+	// Client closes the connection.
 	Dial func(ctx context.Context) (net.Conn, error)
 
 	// BusyPoll is how long a reader keeps trying after each message before
@@ -147,6 +160,8 @@ func (c *ServerConfig) withDefaults() (ServerConfig, error) {
 	d := *c
 	var err error
 	switch {
+	case d.Listener != nil && (d.Mode != 0 || d.Group != "" || d.UnmaskPermissions):
+		err = invalid("ServerConfig.Mode, Group and UnmaskPermissions have no effect on a Listener")
 	case d.Mode != 0 && d.UnmaskPermissions:
 		err = invalid("ServerConfig.Mode %v and UnmaskPermissions exclude each other", d.Mode)
 	case d.Mode&^fs.ModePerm != 0:

@@ -135,8 +135,8 @@ func (e *endpoint) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 // had its first client yet, for the client. A message of 32 KiB or more is not
 // copied: Write then returns when the kernel has all of it.
 //
-// Errors: [ErrReservedType], [ErrMsgTooLarge]; [ErrNotConnected] while there
-// is no connection, or when it is lost while Write waits; [ErrClosed] and
+// Errors: [ErrReservedType], [ErrMsgTooLarge]; [ErrNotConnected] while the
+// connection is lost or between two clients, or once it is while Write waits; [ErrClosed] and
 // others once this Server or Client is finished; [ErrMultiMode] on a MultiMode
 // server. With an error nothing was sent.
 //
@@ -158,8 +158,8 @@ func (e *endpoint) WriteContext(ctx context.Context, msgType int, data []byte) e
 }
 
 // Flush returns when everything accepted before has been given to the kernel,
-// or ctx ends. It does not tell whether the peer has read it. If a Server's
-// client left before, it is [ErrNotConnected].
+// or ctx ends. It does not tell whether the peer has read it. On a Server it is
+// [ErrNotConnected] if the client left before it was given everything.
 func (e *endpoint) Flush(ctx context.Context) error {
 	return e.explain("flush", e.out.flushed(ctx))
 }

@@ -72,8 +72,9 @@ func newManager(s *Server) *ServerManager {
 //
 // callback gets the client's Server, which it may Read, Write and Close, and
 // the message or event, with a nil error. Once the server has been closed and
-// everything has been read, it gets the listening Server, no message, and
-// [ErrClosed], once for each call.
+// everything has been read, Read no longer waits: callback gets the listening
+// Server, no message, and [ErrClosed], once for each call. A loop around Read
+// has to end then; from ReadContext it gets the error.
 func (m *ServerManager) Read(callback func(*Server, *Message, error)) {
 	m.read(wait{}, callback)
 }
@@ -81,7 +82,7 @@ func (m *ServerManager) Read(callback func(*Server, *Message, error)) {
 // ReadTimed is Read for at most d, not counting the time spent in callback. If
 // nothing came, callback gets the listening Server, onTimeout, or
 // [TimeoutMessage] if that is nil, and no error. With d of 0 or less it does
-// not wait.
+// not wait. Of a closed server see Read.
 func (m *ServerManager) ReadTimed(d time.Duration, onTimeout *Message, callback func(*Server, *Message, error)) {
 	if m.read(wait{timed: true, d: d}, callback) != errExpired {
 		return

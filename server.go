@@ -73,7 +73,8 @@ type listening struct {
 // StartServer starts a server called config.Name and returns when clients can
 // connect. It fails with [ErrInUse] if a live server has the name, and with
 // [ErrName] if no socket can have it; the socket of a server that was killed
-// is taken over.
+// is taken over. A nil config and one that cannot work are errors that match
+// [fs.ErrInvalid] where no other sentinel fits.
 func StartServer(config *ServerConfig) (*Server, error) {
 	cfg, err := config.withDefaults()
 	if err != nil {
@@ -111,6 +112,9 @@ func listen(c *ServerConfig) (net.Listener, string, error) {
 		name := c.Name
 		if name == "" {
 			name = c.Listener.Addr().String()
+		}
+		if l, ok := c.Listener.(*net.UnixListener); ok {
+			l.SetUnlinkOnClose(false) // whoever made it may keep it elsewhere too
 		}
 		return c.Listener, name, nil
 	}
@@ -152,9 +156,9 @@ func (s *Server) ClientID() int { return s.id }
 func (s *Server) Addr() net.Addr { return s.addr }
 
 // Flush returns when everything accepted before has been given to the kernel,
-// or ctx ends. It does not tell whether the peer has read it. If the client
-// left before, it is [ErrNotConnected]. On a MultiMode server it flushes all
-// clients, and joins their errors.
+// or ctx ends. It does not tell whether the peer has read it. It is
+// [ErrNotConnected] if the client left before it was given everything. On a
+// MultiMode server it flushes all clients, and joins their errors.
 func (s *Server) Flush(ctx context.Context) error {
 	if s.misuse == nil {
 		return s.endpoint.Flush(ctx)

@@ -1,0 +1,60 @@
+// Command chat is a room for people at several terminals of one machine.
+//
+//	go run ./example/chat -serve
+//	go run ./example/chat -name ann
+//	go run ./example/chat -name ben
+//
+// What somebody types, the others see. The server may be stopped and started
+// again in the middle of it. Ctrl-D or Ctrl-C ends it.
+package main
+
+import (
+	"context"
+	"flag"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+
+	ipc "github.com/joe-at-startupmedia/golang-ipc"
+)
+
+// The types of the messages.
+const (
+	typeHere = 1 // client to server: post, without text
+	typeSay  = 2 // client to server: post
+	typeYou  = 3 // server to client: post, with only the number that the client has
+	typeSaid = 4 // server to client: post
+)
+
+// post is what somebody says, as JSON. It has its author's name every time, so
+// that a server that was started a moment ago knows who is talking.
+type post struct {
+	Number int    `json:"number,omitempty"` // of the client; 0 is the server
+	Name   string `json:"name,omitempty"`
+	Text   string `json:"text,omitempty"`
+}
+
+func main() {
+	log.SetFlags(0)
+	serving := flag.Bool("serve", false, "be the server")
+	name := flag.String("name", "", "`name` to chat under")
+	room := flag.String("room", "chat", "`name` of the room")
+	dir := flag.String("dir", "", "`folder` of the socket (default /tmp)")
+	flag.Parse()
+	if *serving == (*name != "") {
+		log.Fatal("either -serve or -name is needed")
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if *serving {
+		err = serve(ctx, &ipc.ServerConfig{Name: *room, SocketDir: *dir, MultiMode: true}, os.Stdout)
+	} else {
+		err = chat(ctx, &ipc.ClientConfig{Name: *room, SocketDir: *dir}, *name, os.Stdin, os.Stdout)
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Fatal(err)
+	}
+}

@@ -1,0 +1,133 @@
+// Command remote is a conversation between two machines, as it were: a server
+// and a client over TCP, with TLS and certificates for both. Whoever has no
+// certificate of our authority is refused before the first byte of ours.
+//
+// All of it is in one program, and the certificates are made when it starts. In
+// real life each side has its own certificate and key from files, and the
+// authority's certificate without its key.
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	ipc "github.com/joe-at-startupmedia/golang-ipc"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context) error {
+	authority, err := newAuthority()
+	if err != nil {
+		return err
+	}
+	serverCert, err := authority.issue("server")
+	if err != nil {
+		return err
+	}
+	clientCert, err := authority.issue("client")
+	if err != nil {
+		return err
+	}
+
+	server, err := serve("127.0.0.1:0", authority.pool(), serverCert)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	go answer(server)
+	address := server.Addr().String()
+
+	client, err := connect(ctx, address, authority.pool(), clientCert)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := client.Write(1, []byte("is there anybody out there?")); err != nil {
+		return err
+	}
+	for m, err := range client.Messages(ctx) {
+		if err != nil {
+			return err
+		}
+		if m.MsgType > 0 {
+			fmt.Println("the server says:", string(m.Data))
+			break
+		}
+		fmt.Println("*", m.Status)
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+	defer cancel()
+	_, err = connect(ctx, address, authority.pool())
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("a stranger connects: %v", err)
+	}
+	fmt.Println("a client without a certificate does not get in")
+	return nil
+}
+
+// serve starts a server that talks to those who have a certificate of the
+// authority's.
+func serve(address string, authority *x509.CertPool, own tls.Certificate) (*ipc.Server, error) {
+	listener, err := tls.Listen("tcp", address, &tls.Config{
+		Certificates: []tls.Certificate{own},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    authority,
+		MinVersion:   tls.VersionTLS13,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ipc.StartServer(&ipc.ServerConfig{Name: "remote", Listener: listener, MultiMode: true})
+}
+
+// connect connects to the server at address if it has a certificate of the
+// authority's. It shows its own, if it has one.
+func connect(ctx context.Context, address string, authority *x509.CertPool, own ...tls.Certificate) (*ipc.Client, error) {
+	dialer := tls.Dialer{Config: &tls.Config{
+		Certificates: own,
+		RootCAs:      authority,
+		ServerName:   "server",
+		MinVersion:   tls.VersionTLS13,
+	}}
+	return ipc.StartClientContext(ctx, &ipc.ClientConfig{
+		Name: "remote",
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return dialer.DialContext(ctx, "tcp", address)
+		},
+		RetryTimer: time.Second, // a network is worth a try more often
+	})
+}
+
+// answer answers all clients until the server is closed.
+func answer(server *ipc.Server) {
+	for {
+		err := server.ServerManager.ReadContext(context.Background(), func(client *ipc.Server, m *ipc.Message, err error) {
+			if err != nil || m.MsgType < 0 {
+				return
+			}
+			if err := client.Write(m.MsgType, fmt.Appendf(nil, "you said %q", m.Data)); err != nil {
+				log.Print(err)
+			}
+		})
+		if err != nil {
+			return
+		}
+	}
+}
