@@ -409,8 +409,8 @@ func (e *endpoint) take(l *link, got batch, err error) {
 		e.notify()
 	}
 	clear(got.slabs) // the read buffer keeps the list, not what is in it
-	if err != nil && err != errNothingYet && !timedOut(err) {
-		l.fail(err)
+	if err != nil && err != errNothingYet && (l.raw == nil || !timedOut(err)) {
+		l.fail(err) // where raw is nil no deadline is ours
 	}
 }
 
@@ -549,7 +549,8 @@ func (e *endpoint) readRest(l *link) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	l.setDeadline(time.Time{})
-	for e.in.hasRoom() {
+	late := time.Now().Add(lingerTime) // a peer may send faster than we read
+	for e.in.hasRoom() && time.Now().Before(late) {
 		e.mu.Unlock()
 		got, err := l.fill(false)
 		e.mu.Lock()

@@ -97,10 +97,10 @@ func receiveOK(conn net.Conn) error {
 // join is the client's side of a handshake. It returns the connection's link
 // when the server has given the client a place.
 func join(ctx context.Context, conn net.Conn, c *ClientConfig, s *secrets) (*link, error) {
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(longAgo) })
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	l, err := joinServer(conn, c, s)
 	if !stop() {
-		// The deadline is about to be set, or is: the connection is of no use.
+		// It is about to be closed, or is.
 		return nil, ctx.Err()
 	}
 	return l, err

@@ -199,11 +199,15 @@ func (l *link) hangUp() {
 // taken.
 func (l *link) send(segs []segment, off int) (int, error) {
 	if l.sealer.crypt != nil {
-		n, err := l.sendPart(l.sealer.next(segs))
+		b := l.sealer.next(segs)
+		if len(b) == 0 {
+			return 0, nil // only withdrawn messages; a net.Pipe would deliver an empty write
+		}
+		n, err := l.sendPart(b)
 		l.sealer.sent(n)
 		return n, err
 	}
-	if l.raw != nil && l.writeTimeout > 0 {
+	if l.writeTimeout > 0 {
 		return l.sendSome(&segs[0], off)
 	}
 	vec := l.vec[:0]
@@ -254,6 +258,11 @@ func (l *link) sendSome(s *segment, off int) (int, error) {
 func (l *link) sendPart(b []byte) (int, error) {
 	if l.raw != nil && l.writeTimeout > 0 {
 		return l.raw.write(b, true)
+	}
+	if l.writeTimeout > 0 {
+		// The deadline is for this piece: what is larger might take longer
+		// although the peer reads all the time.
+		b = b[:min(len(b), largeSize)]
 	}
 	return l.conn.Write(b)
 }

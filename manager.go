@@ -329,6 +329,9 @@ func (m *ServerManager) departed(s *Server) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if s.queue.spent {
+		return // dismiss and Close may both tell
+	}
 	s.queue.spent = true
 	if s.queue.queued {
 		m.addSpent()

@@ -173,7 +173,7 @@ func (o *outbox) admit(ctx context.Context, p patience, size int) error {
 			return tooLarge(size, o.max)
 		case p == forFirst && (o.phase == parted || o.losses != losses || o.broken && !o.keep):
 			return o.notConnected()
-		case o.phase == joined && (size >= largeSize || o.hasRoom(size)):
+		case o.phase == joined && (o.keep || !o.broken) && (size >= largeSize || o.hasRoom(size)):
 			return nil
 		}
 		if !o.wait(ctx.Done()) {
@@ -413,10 +413,7 @@ func (o *outbox) take() []segment {
 // connection. It is not if the write was interrupted to withdraw a message, or
 // has taken something before its deadline passed.
 func (o *outbox) judge(n int, err error) error {
-	if err == nil {
-		return nil
-	}
-	if o.link == nil || !timedOut(err) {
+	if o.link == nil || err != nil && !timedOut(err) {
 		return err
 	}
 	withdrawn := false
@@ -427,7 +424,7 @@ func (o *outbox) judge(n int, err error) error {
 		}
 	}
 	switch {
-	case withdrawn || n > 0:
+	case err == nil || withdrawn || n > 0:
 		return nil
 	case o.link.writeTimeout > 0:
 		return detailf(ErrTimeout, "timed out: the peer has taken nothing for %v", o.link.writeTimeout)
@@ -603,6 +600,7 @@ func (o *outbox) detach(l *link) {
 	if !o.keep {
 		o.unsent = o.drop()
 	}
+	o.settle(0) // withdrawn messages at the head are nothing to flush
 }
 
 // drop empties the queue and returns how many messages were in it.

@@ -65,7 +65,7 @@ type listening struct {
 	failures throttle      // of the log
 
 	lock       sync.Mutex
-	unfinished map[net.Conn]struct{} // nil once Close has begun
+	unfinished map[*net.Conn]struct{} // nil once Close has begun
 	lastID     int
 	gone       Stats // sums of the clients that have left
 }
@@ -91,7 +91,7 @@ func StartServer(config *ServerConfig) (*Server, error) {
 			listener:   listener,
 			places:     places{free: cfg.MaxClients, unlimited: cfg.MaxClients == 0},
 			slots:      make(chan struct{}, maxUnfinished),
-			unfinished: make(map[net.Conn]struct{}),
+			unfinished: make(map[*net.Conn]struct{}),
 		},
 	}
 	s.init(name, cfg.Logger, Listening, false)
@@ -271,7 +271,7 @@ func (s *Server) stopAccepting() {
 	s.unfinished = nil
 	s.lock.Unlock()
 	for conn := range conns {
-		conn.Close()
+		(*conn).Close()
 	}
 }
 
@@ -337,12 +337,12 @@ func (s *Server) shakeHands(conn net.Conn) (*link, peerInfo, error) {
 		s.lock.Unlock()
 		return nil, peerInfo{}, ErrClosed
 	}
-	s.unfinished[conn] = struct{}{}
+	s.unfinished[&conn] = struct{}{}
 	s.lock.Unlock()
 	defer func() {
 		s.lock.Lock()
 		defer s.lock.Unlock()
-		delete(s.unfinished, conn)
+		delete(s.unfinished, &conn)
 	}()
 
 	deadline := time.Now().Add(s.config.HandshakeTimeout)
@@ -434,12 +434,12 @@ func (s *Server) admit(c *Server, l *link) bool {
 	}
 	s.lastID++
 	c.id = s.lastID
-	c.manager = s.ServerManager
+	c.attach(l) // before anybody can find it among the Servers, and write to it
 	s.ServerManager.add(c)
-	if !c.attach(l) { // somebody found it among the Servers, and closed it
-		s.ServerManager.remove(c)
-		return false
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.manager = s.ServerManager
+	c.notify() // of Connected
 	return true
 }
 
@@ -480,7 +480,7 @@ type places struct {
 	mu      sync.Mutex
 	free    int
 	held    int
-	waiting []net.Conn
+	waiting []*net.Conn
 }
 
 // take waits for a place for conn.
@@ -492,13 +492,13 @@ func (p *places) take(conn net.Conn) error {
 		return nil
 	}
 	conn.SetReadDeadline(time.Time{})
-	p.waiting = append(p.waiting, conn)
+	p.waiting = append(p.waiting, &conn)
 	p.mu.Unlock()
 
 	var b [1]byte
 	n, err := conn.Read(b[:])
 
-	granted := !p.leave(conn)
+	granted := !p.leave(&conn)
 	switch {
 	case granted && timedOut(err):
 		return nil
@@ -517,7 +517,7 @@ func (p *places) available() bool {
 }
 
 // leave takes conn out of those who wait, and reports whether it was there.
-func (p *places) leave(conn net.Conn) bool {
+func (p *places) leave(conn *net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := slices.Index(p.waiting, conn)
@@ -548,7 +548,7 @@ func (p *places) hold(bytes int) {
 func (p *places) grant() {
 	for len(p.waiting) > 0 && p.available() {
 		p.free--
-		p.waiting[0].SetReadDeadline(longAgo)
+		(*p.waiting[0]).SetReadDeadline(longAgo)
 		p.waiting = slices.Delete(p.waiting, 0, 1)
 	}
 }
