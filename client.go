@@ -122,7 +122,7 @@ func (c *Client) Close() error {
 		unsent := c.shut(late.Done(), end)
 		<-c.done
 		unsent += c.unsent
-		c.finish(Closed, nil, end)
+		c.finish(Closed, end)
 		c.closeErr = c.unsentError(unsent)
 		c.logf(slog.LevelInfo, "client closed")
 	})
@@ -133,7 +133,7 @@ func (c *Client) Close() error {
 func (c *Client) run(l *link) {
 	defer close(c.done)
 	for {
-		c.logf(slog.LevelInfo, "connected", slog.Any("peer", l.peer.peer))
+		c.logf(slog.LevelInfo, "connected", l.peer.attrs()...)
 		c.serve(l)
 		lost := c.partClient(l)
 		close(l.done)
@@ -180,9 +180,16 @@ func (c *Client) timeOut(err error) {
 		return
 	}
 	err = c.explain("reconnect to", err)
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return
+	}
 	c.out.refuse(err)
 	c.unsent = c.out.end()
-	c.finish(Timeout, err, err)
+	c.err = err
+	c.event(Timeout, err)
+	c.mu.Unlock()
 	c.logf(slog.LevelError, "gave up reconnecting", slog.Any("error", err))
 }
 

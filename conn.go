@@ -152,7 +152,8 @@ func (e *endpoint) Write(msgType int, data []byte) error {
 // WriteContext is Write, but waits until ctx ends for a connection and for
 // room, and then returns ctx.Err(), with nothing sent. Once the first bytes of
 // a large message have left, ctx no longer ends it: the rest is copied, and it
-// counts as accepted.
+// counts as accepted. Over TLS the connection is lost with it then, since its
+// writes cannot be interrupted: a Client sends the message again.
 func (e *endpoint) WriteContext(ctx context.Context, msgType int, data []byte) error {
 	return e.write(ctx, forAny, msgType, data)
 }
@@ -599,6 +600,8 @@ func (e *endpoint) beginClose(end error) {
 	e.closing = true
 	if e.err == nil {
 		e.status = Closing
+	} else {
+		end = e.err // which came first
 	}
 	e.mu.Unlock()
 	e.out.refuse(end)
@@ -629,14 +632,13 @@ func (e *endpoint) unsentError(unsent int) error {
 }
 
 // finish is the end of the endpoint, for the reason err, if it has not ended
-// before. It tells what status that is, with err as its detail if it is not
-// only what was asked for.
-func (e *endpoint) finish(status Status, eventErr, err error) {
+// before.
+func (e *endpoint) finish(status Status, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.err == nil {
 		e.err = err
-		e.event(status, eventErr)
+		e.event(status, nil)
 	}
 	e.arrived.wake()
 }

@@ -3,6 +3,7 @@ package ipc
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -71,6 +72,14 @@ type link struct {
 type peerInfo struct {
 	peer Peer
 	err  error
+}
+
+// attrs returns the peer for a log line, if it is known.
+func (p peerInfo) attrs() []slog.Attr {
+	if p.err != nil {
+		return nil
+	}
+	return []slog.Attr{slog.Any("peer", p.peer)}
 }
 
 // newLink returns the link of a connection whose handshake is done; c is nil if

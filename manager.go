@@ -122,8 +122,8 @@ func (m *ServerManager) Servers() []*Server {
 // Broadcast writes a message to all clients that are connected. It never
 // waits: a client whose outbox has no room is left out. The error joins, for
 // each client that the message was not accepted for, why ([ErrFull], for one)
-// and for which; the others get it. It copies data once, and the caller may
-// use that again at once.
+// and for which; the others get it. It copies data, which the caller may use
+// again at once.
 func (m *ServerManager) Broadcast(msgType int, data []byte) error {
 	if err := m.checkBroadcast(msgType, data); err != nil {
 		return m.server.explain("broadcast to", err)

@@ -399,7 +399,8 @@ func newBigFrame(msgType, size int, head []byte) *bigFrame {
 
 func (f *bigFrame) space() []byte {
 	if f.n == len(f.body) {
-		grown := make([]byte, min(f.size, 2*len(f.body)))
+		// The sum of two lengths may be too much for an int of 32 bits.
+		grown := make([]byte, len(f.body)+min(len(f.body), f.size-len(f.body)))
 		copy(grown, f.body)
 		f.body = grown
 	}

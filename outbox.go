@@ -92,6 +92,7 @@ func (s *segment) vacate() {
 // large is a message whose Write waits until the kernel has it.
 type large struct {
 	header [headerSize]byte
+	size   int
 	cancel error         // withdraw it, if no byte has left
 	done   chan struct{} // closed when it has left the queue, with err
 	err    error
@@ -249,7 +250,7 @@ func (o *outbox) push(s segment) {
 // writeLarge queues a message without copying it, and returns when it has
 // left the queue.
 func (o *outbox) writeLarge(ctx context.Context, msgType int, data []byte) error {
-	m := &large{done: make(chan struct{})}
+	m := &large{size: len(data), done: make(chan struct{})}
 	putHeader(m.header[:], msgType, len(data))
 	o.push(segment{head: m.header[:], body: data, frames: 1, large: m})
 	if ctx.Done() != nil {
@@ -268,10 +269,6 @@ func (o *outbox) writeLarge(ctx context.Context, msgType int, data []byte) error
 	}
 	<-m.done
 	o.mu.Lock()
-	if m.err == nil {
-		o.messages++
-		o.bytes += uint64(len(data))
-	}
 	return m.err
 }
 
@@ -312,6 +309,10 @@ func (o *outbox) adopt(s *segment) {
 
 // finish ends the Write that waits for a segment.
 func (o *outbox) finish(s *segment, err error) {
+	if err == nil {
+		o.messages++
+		o.bytes += uint64(s.large.size)
+	}
 	s.large.err = err
 	close(s.large.done)
 	s.large = nil

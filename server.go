@@ -239,7 +239,7 @@ func (s *Server) closeBy(late <-chan struct{}) error {
 		if s.listening != nil {
 			s.tasks.Wait()
 		}
-		s.finish(Closed, nil, end)
+		s.finish(Closed, end)
 		if s.listening != nil {
 			s.ServerManager.end(end)
 			s.logf(slog.LevelInfo, "server closed")
@@ -378,10 +378,7 @@ func (s *Server) handshakeFailed(peer peerInfo, err error) {
 	if !ok {
 		return
 	}
-	attrs := []slog.Attr{slog.Any("error", err)}
-	if peer.err == nil {
-		attrs = append(attrs, slog.Any("peer", peer.peer))
-	}
+	attrs := append(peer.attrs(), slog.Any("error", err))
 	if held > 0 {
 		attrs = append(attrs, slog.Int("repeated", held))
 	}
@@ -396,7 +393,7 @@ func (s *Server) serveSingle(l *link) {
 		l.conn.Close()
 		return
 	}
-	s.logf(slog.LevelInfo, "client connected", slog.Any("peer", l.peer.peer))
+	s.logf(slog.LevelInfo, "client connected", l.peer.attrs()...)
 	s.serve(l)
 	s.mu.Lock()
 	s.part(l)
@@ -419,7 +416,7 @@ func (s *Server) serveClient(l *link) {
 		l.conn.Close()
 		return
 	}
-	c.logf(slog.LevelInfo, "client connected", slog.Any("peer", l.peer.peer))
+	c.logf(slog.LevelInfo, "client connected", l.peer.attrs()...)
 	c.serve(l)
 	s.dismiss(c, l)
 	c.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", l.err))
@@ -462,7 +459,7 @@ func (s *Server) dismiss(c *Server, l *link) {
 	}
 	end := fmt.Errorf("ipc: %s has left: %w: %w", c.name(), ErrNotConnected, ErrClosed)
 	c.out.refuse(end)
-	c.finish(Disconnected, nil, end)
+	c.finish(Disconnected, end)
 	s.ServerManager.departed(c)
 }
 
