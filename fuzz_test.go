@@ -791,7 +791,7 @@ func FuzzConfig(f *testing.F) {
 
 		s, err := server.withDefaults()
 		wrong := unknownLevel || mode != 0 && server.UnmaskPermissions || mode&^0o777 != 0 ||
-			maxMsgSize > 1<<31-64 || maxClients < 0 || maxClients > 1 && !server.MultiMode ||
+			int64(server.MaxMsgSize) > 1<<31-64 || server.MaxClients < 0 || server.MaxClients > 1 && !server.MultiMode ||
 			handshakeTimeout < 0 || busyPoll < 0
 		if wrong != (err != nil) || err != nil && !errors.Is(err, fs.ErrInvalid) {
 			t.Fatalf("server: error %v, and something is wrong: %t", err, wrong)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"math/rand/v2"
 	"net"
@@ -31,6 +32,7 @@ var helpers = map[string]func(){}
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(helperVariable); name != "" {
+		go dieWithParent()
 		helpers[name]()
 		return
 	}
@@ -42,7 +44,17 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// helperCommand is a process that runs a helper.
+// dieWithParent ends a helper when the test has died that holds the other end
+// of its standard input.
+func dieWithParent() {
+	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}
+}
+
+// helperCommand is a process that runs a helper, for as long as the test does
+// at most.
 func helperCommand(t testing.TB, helper string, env ...string) *exec.Cmd {
 	t.Helper()
 	program, err := os.Executable()
@@ -50,6 +62,8 @@ func helperCommand(t testing.TB, helper string, env ...string) *exec.Cmd {
 	cmd := exec.Command(program)
 	cmd.Env = append(os.Environ(), helperVariable+"="+helper, "GORACE=atexit_sleep_ms=0")
 	cmd.Env = append(cmd.Env, env...)
+	_, err = cmd.StdinPipe() // nobody writes to it: its end is what tells
+	noError(t, "StdinPipe", err)
 	return cmd
 }
 

@@ -355,9 +355,9 @@ func TestLanguagesEncryptionRequired(t *testing.T) {
 // fail if it comes in pieces or together with the next. None may ever fail.
 func TestStrictClients(t *testing.T) {
 	for _, encrypted := range []bool{false, true} {
-		n := 1000
+		n := 1000 // in each mode
 		if encrypted {
-			n = 200
+			n = 100
 		}
 		t.Run(fmt.Sprintf("encrypted=%t", encrypted), func(t *testing.T) {
 			eachSetup(t, unixSetups, func(t *testing.T, s setup) {

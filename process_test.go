@@ -190,6 +190,8 @@ func TestServersStoppedAndKilled(t *testing.T) {
 		server.kill()
 		server = startChild(t, "reader", l) // takes over the dead one's socket
 		wantEvents(t, client, ipc.ReConnecting, ipc.Connected)
+		noError(t, "Write", client.WriteContext(t.Context(), 1, numbered(written, size)))
+		written++
 		first := server.number()
 		if lost := (first - read) * len(encode(1, make([]byte, size))); lost < 0 || lost > kernelHolds() {
 			t.Fatalf("round %d: server read %d after %d: %d bytes lost, and the kernel holds up to %d",
