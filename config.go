@@ -34,7 +34,7 @@ type ServerConfig struct {
 	// somebody who only listens, where a stream is relayed, say. There is no
 	// authentication in it: it does not stop somebody in the middle, nor does
 	// it decide who may connect, which is up to permissions and Authorize.
-	// The default is false.
+	// Each connection has a key of its own. The default is false.
 	Encryption bool
 
 	// MaxMsgSize is the largest Data of one message, in bytes, in either
@@ -111,7 +111,10 @@ type ClientConfig struct {
 	Name string
 
 	// Encryption refuses a server that does not encrypt, with
-	// ErrEncryptionRequired. False follows the server.
+	// ErrEncryptionRequired: at once while StartClient runs; at a reconnect
+	// it tells so with an Error event and goes on trying. It does not show
+	// that the server is the one that was meant: Authorize does. False
+	// follows the server, also from encryption to none at a reconnect.
 	Encryption bool
 
 	// Timeout bounds connecting, and each reconnecting; after it comes
