@@ -322,7 +322,7 @@ func TestHalfClosed(t *testing.T) {
 // Garbage at any point of a conversation: what was said before it is heard,
 // and nothing that was not said.
 func TestGarbageAtAnyPoint(t *testing.T) {
-	rounds := 40
+	rounds := 25
 	if testing.Short() {
 		rounds = 15
 	}
@@ -893,7 +893,7 @@ func live() uint64 {
 func TestMemoryOfThoseWhoLeft(t *testing.T) {
 	begin(t)
 	const (
-		peers   = 300
+		peers   = 200
 		size    = 500_000
 		allowed = 110 << 20
 	)

@@ -160,14 +160,23 @@ var (
 	pipeMulti  = setup{pipeTransport, true}
 )
 
-// everySetup is each transport in both modes; unixSetups is for what differs
+// everySetup is each transport, and the named socket in both modes; unixSetups is for what differs
 // by mode only, multiSetup for what only MultiMode has, pipeSetups for bubbles.
 var (
-	everySetup = append(modes(transports[1:]...), unixSetups...)
+	everySetup = append(oneModeEach(transports[1:]...), unixSetups...)
 	unixSetups = modes(unixTransport)
 	pipeSetups = modes(pipeTransport)
 	multiSetup = []setup{unixMulti}
 )
+
+// oneModeEach returns each transport in one of the modes, by turns.
+func oneModeEach(transports ...transport) []setup {
+	var all []setup
+	for i, tr := range transports {
+		all = append(all, setup{tr, i%2 == 1})
+	}
+	return all
+}
 
 func modes(transports ...transport) []setup {
 	var all []setup

@@ -91,7 +91,7 @@ var languages = []*language{
 		script:      filepath.Join("example", "node", "client.mjs"),
 		itself:      []string{"--print", "process.execPath"},
 		can:         []string{"--eval", "import('node:crypto')"},
-		sessions:    60,
+		sessions:    20,
 		encrypts:    true,
 	}, {
 		name:        "python",

@@ -116,7 +116,7 @@ func TestTimeoutsLoseNothing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			eachDirection(t, everySetup, func(t *testing.T, from, to endpoint) {
-				timeoutsLoseNothing(t, from, to, 300, tt.read)
+				timeoutsLoseNothing(t, from, to, 100, tt.read)
 			})
 		})
 	}
