@@ -243,6 +243,7 @@ func needRoot(t *testing.T) {
 
 // What a server asks for is what another user gets.
 func TestStrangerAtTheDoor(t *testing.T) {
+	parallel(t)
 	needRoot(t)
 	for _, tt := range []struct {
 		name     string

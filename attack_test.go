@@ -293,6 +293,7 @@ func TestBadSealedFrames(t *testing.T) {
 // A peer that closes its half of the connection, or resets it, at whatever
 // byte of a frame, is gone; what it had sent whole is read.
 func TestHalfClosed(t *testing.T) {
+	parallel(t)
 	frame := encode(1, []byte("whole"))
 	for _, how := range []string{"half close", "reset"} {
 		for _, torn := range []int{0, 1, 4, 8, len(frame) - 1} {
@@ -322,6 +323,7 @@ func TestHalfClosed(t *testing.T) {
 // Garbage at any point of a conversation: what was said before it is heard,
 // and nothing that was not said.
 func TestGarbageAtAnyPoint(t *testing.T) {
+	parallel(t)
 	rounds := 25
 	if testing.Short() {
 		rounds = 15
@@ -395,6 +397,7 @@ func TestGarbageAtAnyPoint(t *testing.T) {
 // Openings of a hostile server: none of them brings the client down, and it
 // finds the good server that comes after.
 func TestHostileServers(t *testing.T) {
+	parallel(t)
 	say := func(step1 []byte, then ...byte) func(*rawConn) {
 		return func(r *rawConn) {
 			r.send(step1)

@@ -247,6 +247,7 @@ func TestCloseDoesNotWaitForAuthorize(t *testing.T) {
 
 // An endpoint that has just been closed does not keep its peer's writers.
 func TestCloseOfAReaderFreesTheWriter(t *testing.T) {
+	parallel(t)
 	eachDirection(t, unixSetups, func(t *testing.T, from, to endpoint) {
 		fill(t, from, 10_000)
 		wrote := background(func() error {

@@ -197,6 +197,7 @@ func (h *hammer) start(wg *sync.WaitGroup, object any, calls map[string]func() e
 // TestHammer calls every method of one Server, its manager and one Client from
 // many goroutines, while connections come and go, and at last Close.
 func TestHammer(t *testing.T) {
+	parallel(t)
 	sealed := transport{"sealed", sealedLink}
 	setups := modes(unixTransport, sealed)
 	d := *hammerTime / time.Duration(len(setups))

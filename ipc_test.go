@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"iter"
@@ -16,6 +17,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +43,16 @@ func TestMain(m *testing.M) {
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		l.Close()
 	}
-	os.Exit(m.Run())
+	flag.Set("test.parallel", "8") // see parallel; the command line can set it yet
+	leaks := leakCheck()
+	code := m.Run()
+	if code == 0 && anyParallel.Load() {
+		if err := leaks(); err != nil {
+			fmt.Println("FAIL: the parallel tests together leave", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
 
 // dieWithParent ends a helper when the test has died that holds the other end
@@ -72,25 +83,58 @@ func helperCommand(t testing.TB, helper string, env ...string) *exec.Cmd {
 const watchdog = 2 * time.Minute
 
 // begin guards a test: it must not hang and, when everything that it cleans
-// up is cleaned up, must leave no goroutine and no descriptor behind.
+// up is cleaned up, must leave no goroutine and no descriptor behind. What
+// parallel tests leave is counted at the end of them all, in TestMain.
 func begin(t testing.TB) {
 	t.Helper()
 	timer := time.AfterFunc(watchdog, func() {
 		debug.SetTraceback("all")
 		panic(t.Name() + " hangs")
 	})
-	goroutines, open := runtime.NumGoroutine(), descriptors()
+	root, _, _ := strings.Cut(t.Name(), "/")
+	_, parallel := parallelTests.Load(root)
+	leaks := leakCheck()
 	t.Cleanup(func() {
 		timer.Stop()
+		if parallel {
+			return
+		}
+		if err := leaks(); err != nil {
+			t.Error("left behind:", err)
+		}
+	})
+}
+
+// parallelTests has the names of those that have called parallel.
+var (
+	parallelTests sync.Map
+	anyParallel   atomic.Bool
+)
+
+// parallel lets a test that mostly waits, for other processes or for a timer,
+// run together with others of the kind.
+func parallel(t *testing.T) {
+	t.Helper()
+	parallelTests.Store(t.Name(), true)
+	anyParallel.Store(true)
+	t.Parallel()
+}
+
+// leakCheck counts goroutines and descriptors. What it returns waits until
+// there are no more than now, and says so if that does not happen.
+func leakCheck() func() error {
+	goroutines, open := runtime.NumGoroutine(), descriptors()
+	return func() error {
 		if !eventually(func() bool { return runtime.NumGoroutine() <= goroutines }) {
 			stacks := make([]byte, 1<<20)
-			t.Errorf("%d goroutines before, %d after:\n%s", goroutines, runtime.NumGoroutine(),
+			return fmt.Errorf("%d goroutines before, %d after:\n%s", goroutines, runtime.NumGoroutine(),
 				stacks[:runtime.Stack(stacks, true)])
 		}
 		if !eventually(func() bool { return descriptors() <= open }) {
-			t.Errorf("%d descriptors before, %d after", open, descriptors())
+			return fmt.Errorf("%d descriptors before, %d after", open, descriptors())
 		}
-	})
+		return nil
+	}
 }
 
 // inBubble runs a test in synthetic time, which moves on only when every

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
@@ -80,6 +81,7 @@ type language struct {
 	sessions    int      // that take about as long as starting it
 	encrypts    bool     // in the tests that by default are run in one way only
 
+	once    sync.Once
 	found   []string // interpreters, once somebody has looked
 	sealing string   // the one that can encrypt
 }
@@ -108,9 +110,7 @@ func required() bool { return os.Getenv(requireVariable) == "1" }
 // find returns the interpreter, of several the first that can do what is asked.
 func (g *language) find(t *testing.T, encrypted bool) string {
 	t.Helper()
-	if g.found == nil {
-		g.look()
-	}
+	g.once.Do(g.look)
 	switch {
 	case !encrypted && len(g.found) > 0:
 		return g.found[0]
@@ -126,9 +126,8 @@ func (g *language) find(t *testing.T, encrypted bool) string {
 	return ""
 }
 
-// look looks once for the interpreters, as that takes a while.
+// look looks for the interpreters, which takes a while.
 func (g *language) look() {
-	g.found = []string{}
 	for _, name := range g.interpreter {
 		path, err := exec.LookPath(name)
 		if err != nil {
@@ -264,6 +263,7 @@ func withEncryption(on bool) tweak {
 // Clients in other languages get back what they send, in as many sessions as
 // they like, beside each other or, in single mode, one after the other.
 func TestLanguagesEcho(t *testing.T) {
+	parallel(t)
 	eachLanguage(t, func(t *testing.T, v *visit) {
 		sessions := v.sessions
 		if required() {
@@ -295,6 +295,7 @@ func TestLanguagesEcho(t *testing.T) {
 
 // Clients in other languages live through a restart of the server.
 func TestLanguagesRestart(t *testing.T) {
+	parallel(t)
 	eachLanguageOnce(t, func(t *testing.T, v *visit) {
 		reached := make(chan struct{})
 		server := v.server(func() { close(reached) })
@@ -308,12 +309,14 @@ func TestLanguagesRestart(t *testing.T) {
 
 // Clients in other languages live through the violent death of the server.
 func TestLanguagesServerKilled(t *testing.T) {
+	parallel(t)
 	eachLanguageOnce(t, func(t *testing.T, v *visit) {
+		var env []string
 		if v.encrypted {
-			t.Setenv(encryptVariable, "1")
+			env = []string{encryptVariable + "=1"}
 		}
 		removeAfter(t, v.link)
-		server := startChild(t, "echo", v.link)
+		server := startChild(t, "echo", v.link, env...)
 		client := v.client("--reconnect", "--count", "50")
 		reached := make(chan struct{})
 		go func() {
@@ -325,7 +328,7 @@ func TestLanguagesServerKilled(t *testing.T) {
 			t.Fatalf("server says %q", line)
 		}
 		server.kill()
-		startChild(t, "echo", v.link)
+		startChild(t, "echo", v.link, env...)
 		client.wantOK("1 restarts")
 	})
 }
@@ -333,6 +336,7 @@ func TestLanguagesServerKilled(t *testing.T) {
 // A client in another language that insists on encryption refuses a server
 // that does not encrypt, and the server goes on.
 func TestLanguagesEncryptionRequired(t *testing.T) {
+	parallel(t)
 	for _, g := range languages {
 		g.visit(t, true, func(t *testing.T, v *visit) {
 			server := setup{}.startServer(t, v.link, quiet)
@@ -355,9 +359,9 @@ func TestLanguagesEncryptionRequired(t *testing.T) {
 // fail if it comes in pieces or together with the next. None may ever fail.
 func TestStrictClients(t *testing.T) {
 	for _, encrypted := range []bool{false, true} {
-		n := 1000 // in each mode
+		n := 300 // in each mode
 		if encrypted {
-			n = 100
+			n = 50
 		}
 		t.Run(fmt.Sprintf("encrypted=%t", encrypted), func(t *testing.T) {
 			eachSetup(t, unixSetups, func(t *testing.T, s setup) {

@@ -85,9 +85,9 @@ type child struct {
 }
 
 // startChild starts a helper at the far end of l, and waits until it is ready.
-func startChild(t *testing.T, helper string, l *link) *child {
+func startChild(t *testing.T, helper string, l *link, env ...string) *child {
 	t.Helper()
-	c := &child{t: t, cmd: helperCommand(t, helper, directoryVariable+"="+l.client.SocketDir)}
+	c := &child{t: t, cmd: helperCommand(t, helper, append(env, directoryVariable+"="+l.client.SocketDir)...)}
 	c.cmd.Stderr = os.Stderr
 	out, err := c.cmd.StdoutPipe()
 	noError(t, "StdoutPipe", err)
@@ -165,6 +165,7 @@ func removeAfter(t *testing.T, l *link) {
 // next one gets the rest, contiguous, nothing twice, and no more is missing
 // than the kernel held.
 func TestServersStoppedAndKilled(t *testing.T) {
+	parallel(t)
 	begin(t)
 	const size = 1000
 	l := unixLink(t)

@@ -417,9 +417,10 @@ func TestServerKeepsZeros(t *testing.T) {
 }
 
 // sameKeys makes both ends of all connections of a test have the same keys,
-// which saves most of the time that many connections take.
+// which saves most of the time that many connections take. They are two by
+// turns, for the day on which the first and a random one make an X with a zero.
 func sameKeys(t *testing.T) {
-	ipc.Draw(t, 1, slices.Repeat([]*ecdh.PrivateKey{numberedKey(t, noZero)}, 1000)...)
+	ipc.Draw(t, 1, slices.Repeat([]*ecdh.PrivateKey{numberedKey(t, noZero), numberedKey(t, 2)}, 1000)...)
 }
 
 // Whichever bit of a frame is flipped: the connection ends with ErrProtocol,
@@ -1157,6 +1158,7 @@ func TestBadClientKeyExchange(t *testing.T) {
 // A server whose key is none, or whose step 4 does not open, is no server for
 // a client: it goes without another step, and comes again.
 func TestBadServerKeyExchange(t *testing.T) {
+	parallel(t)
 	begin(t)
 	l := unixLink(t)
 	ln := l.listen(t)
@@ -1238,8 +1240,13 @@ func TestKeysAreNotLogged(t *testing.T) {
 	for _, k := range refKinds {
 		t.Run(k.name, func(t *testing.T) {
 			begin(t)
-			key := numberedKey(t, 0)
-			ipc.Draw(t, 1, key, key, key)
+			secrets := make(map[string][]byte)
+			var keys []*ecdh.PrivateKey
+			for n := range 10 { // three, and some for each X with a zero
+				keys = append(keys, numberedKey(t, n))
+				secrets[fmt.Sprint("private key ", n)] = keys[n].Bytes()
+			}
+			ipc.Draw(t, 1, keys...)
 			var text lockedBuffer
 			logger := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			logEverywhere(t, logger)
@@ -1251,7 +1258,6 @@ func TestKeysAreNotLogged(t *testing.T) {
 					c.Logger = logger
 				}
 			})
-			secrets := map[string][]byte{"private key": key.Bytes()}
 			remember := func() {
 				public, err := ecdh.P384().NewPublicKey(p.ref.theirs)
 				noError(t, "NewPublicKey", err)

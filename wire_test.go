@@ -434,6 +434,7 @@ func TestControlFramesAreIgnored(t *testing.T) {
 // Frames that break the rules cost the peer its connection, after what came
 // before them, and nothing else.
 func TestBadFrames(t *testing.T) {
+	parallel(t)
 	for _, tt := range []struct {
 		name string
 		bad  []byte
