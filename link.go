@@ -17,6 +17,13 @@ const (
 	// lingerTime is how long what has arrived may still be read after a
 	// write has failed.
 	lingerTime = 100 * time.Millisecond
+
+	// wideBuffer is what a Unix socket is told to hold of large messages, so
+	// that the two sides can work at the same time: the default of Linux,
+	// 208 KiB, makes them take turns. It counts its bookkeeping, too, and
+	// doubles the figure for that. What the kernel holds is lost with the
+	// peer, hence not more than pays, and not for small messages.
+	wideBuffer = 1 << 20
 )
 
 // role says who reads from a link's connection: one at a time.
@@ -64,6 +71,7 @@ type link struct {
 
 	sealer       sealer
 	writeTimeout time.Duration // over 0: how long the socket may take nothing
+	wide         bool          // the socket's buffer is for large messages
 	vec          [][]byte      // scratch of send
 	parts        net.Buffers   // and of what it calls
 }
@@ -207,6 +215,9 @@ func (l *link) hangUp() {
 // bounds how long the peer takes nothing, it returns as soon as something was
 // taken.
 func (l *link) send(segs []segment, off int) (int, error) {
+	if segs[0].chunk == nil {
+		l.widen()
+	}
 	if l.sealer.crypt != nil {
 		b := l.sealer.next(segs)
 		if len(b) == 0 {
@@ -248,6 +259,17 @@ func (l *link) send(segs []segment, off int) (int, error) {
 		}
 	}
 	return sum, nil
+}
+
+// widen prepares the socket for large messages.
+func (l *link) widen() {
+	if l.wide {
+		return
+	}
+	l.wide = true
+	if c, ok := l.conn.(*net.UnixConn); ok {
+		c.SetWriteBuffer(wideBuffer) // as far as the system allows
+	}
 }
 
 // sendSome gives some of s to the kernel, from the byte at off on.

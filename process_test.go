@@ -146,6 +146,10 @@ func (c *child) kill() {
 	c.cmd.Wait()
 }
 
+// kernelHoldsOfLarge is kernelHolds once a large message was sent: twice what was
+// asked for, which is what Linux makes of it, and one more piece.
+const kernelHoldsOfLarge = 2<<20 + 64<<10
+
 // kernelHolds is how many bytes the kernel takes, at most, for a Unix socket
 // whose other end does not read.
 func kernelHolds() int {
