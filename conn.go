@@ -55,21 +55,6 @@ type endpoint struct {
 	drained func() // called once the messages of a client that has left are read
 }
 
-// Stats are the counts of an endpoint since its start. They are current
-// before the message or event that they belong to can be read.
-type Stats struct {
-	// MessagesIn and BytesIn count what has been received, whether it has
-	// been read or not; MessagesOut and BytesOut what Write has accepted.
-	// Bytes are those of Data. Events do not count.
-	MessagesIn, MessagesOut, BytesIn, BytesOut uint64
-
-	// Reconnects counts the connections of a Client after its first.
-	Reconnects uint64
-
-	// HandshakeFailures counts the connections that came to nothing.
-	HandshakeFailures uint64
-}
-
 // init prepares e, which must not move afterwards.
 func (e *endpoint) init(socket string, log *slog.Logger, status Status, keep bool) {
 	e.socket = socket

@@ -354,9 +354,11 @@ func ExampleServer_Stats() {
 
 	client.Write(1, []byte("12345"))
 	server.Read()
-	in, out := server.Stats(), client.Stats()
-	fmt.Println(in.MessagesIn, in.BytesIn, out.MessagesOut, out.BytesOut)
-	// Output: 1 5 1 5
+	fmt.Println(server.Stats().MessagesIn, server.Stats().BytesIn)
+	fmt.Println(client.Stats())
+	// Output:
+	// 1 5
+	// messages: 0 in, 1 out; bytes: 0 in, 5 out; reconnects: 0; failed handshakes: 0
 }
 
 func ExampleServerManager_Read() {
@@ -491,6 +493,31 @@ func ExampleMessage_Release() {
 	}
 	fmt.Println(total)
 	// Output: 10485760
+}
+
+// A client may make its connections itself: here, to see each attempt.
+func ExampleClientConfig_dial() {
+	server, err := ipc.StartServer(&ipc.ServerConfig{Name: uniqueName()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+
+	client, err := ipc.StartClient(&ipc.ClientConfig{
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			fmt.Println("dialling")
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", server.Addr().String())
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	fmt.Println(client.Status())
+	// Output:
+	// dialling
+	// Connected
 }
 
 // A server may accept from any listener and a client dial anything: over TCP,

@@ -198,15 +198,6 @@ func (s *Server) Stats() Stats {
 	return sum
 }
 
-func (s *Stats) add(t Stats) {
-	s.MessagesIn += t.MessagesIn
-	s.MessagesOut += t.MessagesOut
-	s.BytesIn += t.BytesIn
-	s.BytesOut += t.BytesOut
-	s.Reconnects += t.Reconnects
-	s.HandshakeFailures += t.HandshakeFailures
-}
-
 // Close sends what Write has accepted, for 1 s at most (in MultiMode to all
 // clients together), and ends the Server: its socket file is removed, all
 // calls that wait return, and no goroutine, descriptor or timer is left. It
