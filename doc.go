@@ -164,6 +164,10 @@
 //     reader takes to wake up: for conversations of short messages where each
 //     side waits for the other.
 //   - Many small writes need no gathering by the program: the queue does that.
+//   - A program that does nothing but receive as fast as it can, with a small
+//     heap, spends much of its time in the garbage collector. GOGC=400 let it
+//     take a quarter more messages of 64 bytes, and half as many again of 1 KiB
+//     (two cores, Go 1.26).
 //   - A server that has only one client answers it faster in single mode, where
 //     the goroutine that calls Read reads the socket. In MultiMode each client has
 //     a goroutine that does, and that has to wake the one in ServerManager.Read.
