@@ -35,7 +35,7 @@ const (
 //
 //	Connecting ─► Connected ─► ReConnecting ─► Timeout
 //	                  ▲             │
-//	                  └─────────────┘            any ─► Closing ─► Closed
+//	                  └─────────────┘      any other ─► Closing ─► Closed
 type Client struct {
 	endpoint
 
@@ -60,11 +60,13 @@ type Client struct {
 // after config.Timeout. The events Connecting and Connected are the first that
 // Read returns.
 //
-// A server that is not there or has no place yet is tried again. Final, and
-// returned at once, are a server that speaks another version ([ErrVersion])
-// or does not encrypt where the client insists ([ErrEncryptionRequired]), a
-// refusal by Authorize ([ErrUnauthorized]), and what only a person can mend,
-// such as a missing permission.
+// A server that is not there is tried again; one that has no place yet is waited
+// for. Final, and returned at once, are a server that speaks another version
+// ([ErrVersion]) or does not encrypt where the client insists
+// ([ErrEncryptionRequired]), a refusal by the config's own Authorize
+// ([ErrUnauthorized]), and what only a person can mend, such as a missing
+// permission. A server whose Authorize refuses this client does not say so: it
+// looks like one that is closing, and is tried again.
 //
 // The Client reconnects by itself when the connection is lost, until Close. A
 // nil config and one that cannot work are errors that match [fs.ErrInvalid]
@@ -107,8 +109,9 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 // all calls that wait return, and no goroutine, descriptor or timer is left.
 // It returns nil if the kernel has everything that was accepted, else an error
 // that says how many messages it does not have. A Client that is not connected
-// closes at once. What had arrived can still be read; then come the event
-// Closed and [ErrClosed].
+// closes at once. What had arrived can still be read (over TLS and other
+// connections than those of package net, what had been taken from them); then
+// come the event Closed and [ErrClosed].
 //
 // It may be called more than once, from any goroutine, and returns the same
 // every time.
@@ -197,10 +200,10 @@ func (c *Client) timeOut(err error) {
 // or the Timeout passes. After each failure it asks stop for its opinion: an
 // error ends it.
 func (c *Client) connect(ctx context.Context, stop func(error) error) (*link, error) {
-	bounded := ctx
+	bounded, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if c.config.Timeout > 0 {
-		var cancel context.CancelFunc
-		bounded, cancel = context.WithTimeout(ctx, c.config.Timeout)
+		bounded, cancel = context.WithTimeout(bounded, c.config.Timeout)
 		defer cancel()
 	}
 	var last error

@@ -38,7 +38,8 @@ type ServerConfig struct {
 	Encryption bool
 
 	// MaxMsgSize is the largest Data of one message, in bytes, in either
-	// direction; clients learn it when they connect. 0 or less is 3145728.
+	// direction; clients learn it when they connect. 0 or less is 3145728, and
+	// 2147483584 the most.
 	MaxMsgSize int
 
 	// UnmaskPermissions lets every user connect: the socket has mode 0777
@@ -49,7 +50,8 @@ type ServerConfig struct {
 	// It excludes UnmaskPermissions.
 	Mode fs.FileMode
 
-	// Group, a name or a number, is the group that the socket is given to.
+	// Group, a name or a number, is the group that the socket is given to: one
+	// of the user's own, except for root. Empty leaves it.
 	Group string
 
 	// MultiMode serves any number of clients on one socket, each with a
@@ -91,7 +93,7 @@ type ServerConfig struct {
 
 	// Listener is accepted from instead of a socket of the Server's own, and
 	// closed with the Server; the path of a Unix listener is not removed by
-	// that. SocketDir does not apply, and Mode, Group and UnmaskPermissions
+	// that. Its connections must heed deadlines. SocketDir does not apply, and Mode, Group and UnmaskPermissions
 	// are refused: permissions are the business of whoever made it.
 	Listener net.Listener
 
@@ -123,7 +125,8 @@ type ClientConfig struct {
 
 	// RetryTimer is the longest pause between two attempts to connect: the
 	// first comes at once, the next after 5 ms, then the pause doubles up to
-	// this. 0 is 20 s.
+	// this. Each is drawn between half of that and all of it, and they start
+	// anew after a frame or a second of connection. 0 is 20 s.
 	RetryTimer time.Duration
 
 	// LogLevel is "debug", "info", "warn" or "error", the default. The
@@ -145,7 +148,8 @@ type ClientConfig struct {
 	// Dial makes the connection instead of the named socket, for every
 	// attempt; SocketDir does not apply. Its context ends with Timeout, with
 	// the context of StartClientContext while that runs, and with Close. The
-	// Client closes the connection.
+	// Client closes the connection. The context is for dialling only, and ends
+	// when connecting has: the connection must not depend on it.
 	Dial func(ctx context.Context) (net.Conn, error)
 
 	// BusyPoll is how long a reader keeps trying after each message before

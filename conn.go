@@ -17,10 +17,11 @@ import (
 //
 // A connection, a link here, comes with attach and goes in three steps:
 //
-//	fail    somebody notices that it is over (whoever reads, a flush that could
-//	        not write, Close) and wakes the link's own goroutine
-//	serve   that goroutine closes it and waits until nobody reads or flushes
-//	parted  the owner then says what this means: Disconnected, Reconnecting …
+//	fail       somebody notices that it is over (whoever reads, a flush that
+//	           could not write, Close) and wakes the link's own goroutine
+//	clearAway  that goroutine waits until nobody reads, closes it, and waits
+//	           until nobody flushes
+//	part       the owner then says what this means: Disconnected, Reconnecting …
 //
 // mu guards the status, the inbox, and the roles of the link; the outbox has a
 // mutex of its own. Who needs several takes mu, then the outbox's or the
@@ -121,14 +122,16 @@ func (e *endpoint) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 // copied: Write then returns when the kernel has all of it.
 //
 // Errors: [ErrReservedType], [ErrMsgTooLarge]; [ErrNotConnected] while the
-// connection is lost or between two clients, or once it is while Write waits; [ErrClosed] and
-// others once this Server or Client is finished; [ErrMultiMode] on a MultiMode
-// server. With an error nothing was sent.
+// connection is lost or between two clients, or once it is while Write waits;
+// [ErrClosed] and others once this Server or Client is finished (with
+// [ErrNotConnected], too, on the Server of a client that left); [ErrMultiMode] on a
+// MultiMode server. With an error nothing was sent.
 //
 // What was accepted is sent once, in order. A Client keeps what the kernel has
 // not taken whole when the connection is lost, and sends it after the
-// reconnect; what the kernel had taken and the server had not read is lost
-// with the server. A Server drops what it had accepted for a client that left:
+// reconnect, unless it is over the new server's MaxMsgSize, which an Error event
+// tells; what the kernel had taken and the server had not read is lost with the
+// server. A Server drops what it had accepted for a client that left:
 // the next one may be somebody else.
 func (e *endpoint) Write(msgType int, data []byte) error {
 	return e.write(context.Background(), forFirst, msgType, data)
@@ -143,9 +146,11 @@ func (e *endpoint) WriteContext(ctx context.Context, msgType int, data []byte) e
 	return e.write(ctx, forAny, msgType, data)
 }
 
-// Flush returns when everything accepted before has been given to the kernel,
-// or ctx ends. It does not tell whether the peer has read it. On a Server it is
-// [ErrNotConnected] if the client left before it was given everything.
+// Flush returns when everything accepted before has been given to the kernel, or
+// ctx.Err() when ctx ends. It does not tell whether the peer has read it. While the
+// connection of a Client is lost it waits for the next one, if anything is queued.
+// On a Server it is [ErrNotConnected] if the client left before it was given
+// everything.
 func (e *endpoint) Flush(ctx context.Context) error {
 	return e.explain("flush", e.out.flushed(ctx))
 }
@@ -153,8 +158,8 @@ func (e *endpoint) Flush(ctx context.Context) error {
 // Status returns the status as text.
 func (e *endpoint) Status() string { return e.StatusCode().String() }
 
-// StatusCode returns the status. It is that of the newest event, which need
-// not have been read yet.
+// StatusCode returns the status. It is that of the newest event but for Error,
+// which need not have been read yet; Listening and Closing have no event.
 func (e *endpoint) StatusCode() Status {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -162,8 +167,9 @@ func (e *endpoint) StatusCode() Status {
 }
 
 // Peer returns who is at the other end of the connection, as the kernel
-// vouches for it. It is [ErrNotConnected] while there is none, and matches
-// [errors.ErrUnsupported] where the kernel does not tell.
+// vouches for it. It is [ErrNotConnected] while there is none, [ErrMultiMode] on a
+// MultiMode server, and matches [errors.ErrUnsupported] where the kernel does not
+// tell. In single mode that need not be who sent the message read last.
 func (e *endpoint) Peer() (Peer, error) {
 	if err := e.misused(); err != nil {
 		return Peer{}, err
@@ -296,8 +302,9 @@ func (e *endpoint) next(w wait) (*Message, error) {
 			return nil, e.err
 		}
 		over := w.over()
-		if over == nil || over == errExpired {
-			e.await(&w, over != nil)
+		poll := over == errExpired // looks once more
+		if over == nil || poll {
+			e.await(&w, poll)
 		}
 		if m := e.pop(); m != nil {
 			return m, nil
@@ -416,9 +423,6 @@ func (e *endpoint) event(status Status, err error) {
 		e.status = status
 	}
 	e.in.addEvent(Message{Err: err, MsgType: eventType, Status: status.String()})
-	if l := e.link; l != nil && l.role == caller {
-		l.kick() // to look into the inbox
-	}
 	e.notify()
 }
 

@@ -56,8 +56,9 @@
 //     This is the end of that client.
 //   - "Error", with Err set: something went wrong that is not the end. A peer
 //     broke the protocol or took nothing for too long, and has lost its
-//     connection; or the server that came back has become one that the client
-//     must not talk to.
+//     connection; the server that came back has become one that the client
+//     must not talk to; or a message that was queued for it is over its limit,
+//     and was dropped.
 //   - "Closed": after Close. This is the end.
 //
 // At most 64 unread events are kept. A program that only writes may leave them
@@ -127,7 +128,8 @@
 // without being the end is an event.
 //
 // With an error from Write nothing was sent. Which one it is says what to do:
-// [ErrNotConnected] may pass, [ErrMsgTooLarge] and [ErrReservedType] do not.
+// [ErrNotConnected] may pass, unless it is [ErrClosed] as well: then that client
+// has left for good. [ErrMsgTooLarge] and [ErrReservedType] do not.
 // [ErrMultiMode] means that a call for one client was made on the Server that
 // stands for all.
 //

@@ -50,7 +50,8 @@ var (
 	// ErrProtocol says that the peer broke the rules of the wire format.
 	ErrProtocol error = &sentinel{text: "protocol violation"}
 
-	// ErrUnauthorized says that Authorize refused the peer.
+	// ErrUnauthorized says that our Authorize refused the peer. A peer that is
+	// refused is not told.
 	ErrUnauthorized error = &sentinel{text: "peer is not authorized"}
 
 	// ErrFull says that Broadcast left a client out because its outbox had

@@ -127,6 +127,7 @@ func joinServer(conn net.Conn, c *ClientConfig, s *secrets) (*link, error) {
 	if err := send(conn, answerOK); err != nil {
 		return nil, fmt.Errorf("answering the maximum message size: %w", err)
 	}
+	conn.SetDeadline(time.Time{}) // whoever dialled may have left one
 	return newLink(conn, limit, crypt, true), nil
 }
 

@@ -18,6 +18,10 @@ const (
 	// write has failed.
 	lingerTime = 100 * time.Millisecond
 
+	// maxEmptyReads is how often in a row a connection may have nothing to
+	// say for itself.
+	maxEmptyReads = 100
+
 	// wideBuffer is what a Unix socket is told to hold of large messages, so
 	// that the two sides can work at the same time: the default of Linux,
 	// 208 KiB, makes them take turns. It counts its bookkeeping, too, and
@@ -36,15 +40,17 @@ const (
 )
 
 // link is one connection of an endpoint, from the end of its handshake to its
-// loss. Its own goroutine runs endpoint.serve and is the only one to end it.
+// loss. Its own goroutine runs endpoint.serve and is the only one to clear it
+// away.
 //
 // Where callers may read (shared), the reader's role is taken by whoever waits
 // in Read, and by the own goroutine when nobody has been there for
 // ownReadDelay; a caller that comes back asks for it with a deadline in the
 // past. Else the own goroutine has it all the time.
 //
-// The endpoint's mutex guards the fields down to the blank line; those from dec
-// to the next blank line belong to the role, those after it to the flush.
+// The endpoint's mutex guards the fields down to the first blank line. Those of
+// the second block never change, those from dec on belong to the role, and those
+// from sealer on to the flush.
 type link struct {
 	role     role
 	turn     uint64      // counts the reads, so that a late kick hits nobody else
@@ -123,7 +129,7 @@ func (l *link) fill(wait bool) (batch, error) {
 	var err error
 	switch {
 	case l.raw == nil:
-		n, err = l.conn.Read(l.dec.space())
+		n, err = readSome(l.conn, l.dec.space())
 	case wait && l.fresh:
 		n, err = l.busyRead()
 	default:
@@ -141,6 +147,17 @@ func (l *link) fill(wait bool) (batch, error) {
 		err = decodeErr
 	}
 	return got, err
+}
+
+// readSome is a Read that does not return nothing without a reason: by the rules
+// of io.Reader that is not the end.
+func readSome(conn net.Conn, b []byte) (n int, err error) {
+	for range maxEmptyReads {
+		if n, err = conn.Read(b); n > 0 || err != nil {
+			return n, err
+		}
+	}
+	return 0, io.ErrNoProgress
 }
 
 // busyRead tries for as long as BusyPoll says, and only then waits. It looks at
@@ -215,14 +232,14 @@ func (l *link) hangUp() {
 // bounds how long the peer takes nothing, it returns as soon as something was
 // taken.
 func (l *link) send(segs []segment, off int) (int, error) {
+	if segs[0].size() == 0 {
+		return 0, nil // a withdrawn message; some connections deliver an empty write
+	}
 	if segs[0].chunk == nil {
 		l.widen()
 	}
 	if l.sealer.crypt != nil {
 		b := l.sealer.next(segs)
-		if len(b) == 0 {
-			return 0, nil // only withdrawn messages; a net.Pipe would deliver an empty write
-		}
 		n, err := l.sendPart(b)
 		l.sealer.sent(n)
 		return n, err

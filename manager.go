@@ -71,10 +71,12 @@ func newManager(s *Server) *ServerManager {
 // turns of 64 messages at most.
 //
 // callback gets the client's Server, which it may Read, Write and Close, and
-// the message or event, with a nil error. Once the server has been closed and
-// everything has been read, Read no longer waits: callback gets the listening
-// Server, no message, and [ErrClosed], once for each call. A loop around Read
-// has to end then; from ReadContext it gets the error.
+// the message or event, with a nil error. It must not call Read, ReadTimed or
+// ReadContext of the ServerManager: in single mode that would wait for its own
+// end. Once the server has been closed and everything has been read, Read no
+// longer waits: callback gets the listening Server, no message, and [ErrClosed],
+// once for each call. A loop around Read has to end then; from ReadContext it gets
+// the error.
 func (m *ServerManager) Read(callback func(*Server, *Message, error)) {
 	m.read(wait{}, callback)
 }
@@ -122,8 +124,9 @@ func (m *ServerManager) Servers() []*Server {
 // Broadcast writes a message to all clients that are connected. It never
 // waits: a client whose outbox has no room is left out. The error joins, for
 // each client that the message was not accepted for, why ([ErrFull], for one)
-// and for which; the others get it. It copies data, which the caller may use
-// again at once.
+// and for which; the others get it. [ErrReservedType], [ErrMsgTooLarge] and
+// [ErrClosed] are of the call, and then nobody gets it. It copies data, which the
+// caller may use again at once.
 func (m *ServerManager) Broadcast(msgType int, data []byte) error {
 	if err := m.checkBroadcast(msgType, data); err != nil {
 		return m.server.explain("broadcast to", err)
@@ -150,9 +153,7 @@ func (m *ServerManager) checkBroadcast(msgType int, data []byte) error {
 	if limit := m.server.config.MaxMsgSize; len(data) > limit {
 		return tooLarge(len(data), limit)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.err
+	return m.server.out.refused()
 }
 
 // Close closes the Server, with all its clients; see [Server.Close].

@@ -16,14 +16,15 @@ type Message struct {
 	// and on TimeoutMessage. It is nil for the messages of a peer.
 	Err error
 
-	// MsgType is over 0 for a message of the peer and -1 for an event.
+	// MsgType is over 0 for a message of the peer, -1 for an event, and 2 for
+	// TimeoutMessage.
 	MsgType int
 
 	// Data is what the peer wrote; empty for events.
 	Data []byte
 
 	// Status, on an event, is the Status that the connection has reached, as
-	// text.
+	// text, or "Error".
 	Status string
 
 	lease *lease // of Data, if Data is pooled
@@ -31,7 +32,7 @@ type Message struct {
 
 // TimeoutMessage is what ReadTimed returns if nothing came and the caller
 // named no message of its own. It is shared: compare with it, do not change
-// it.
+// it. Compare before looking at MsgType, which is 2, as a message's may be.
 var TimeoutMessage = &Message{MsgType: 2, Err: &sentinel{"timed_out", ErrTimeout}}
 
 // eventType is the MsgType of events.
@@ -39,7 +40,8 @@ const eventType = -1
 
 // Release gives the memory of a large message back for the next one. It is
 // optional: a program that streams large messages saves the garbage collector
-// most of its work by it. Data, and every slice of it, is invalid afterwards.
+// most of its work by it. Large is over 4 KiB, up to 4 MiB. Data, and every slice of
+// it, is invalid afterwards.
 // Releasing twice, through a copy of the Message too, and releasing a small
 // message, an event or nil does nothing.
 func (m *Message) Release() {

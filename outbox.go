@@ -98,7 +98,7 @@ type large struct {
 	err    error
 }
 
-// maxIdleQueue is how long a queue an idle outbox may keep the memory of.
+// maxIdleQueue is the longest queue whose memory an idle outbox keeps.
 const maxIdleQueue = 16
 
 // chunk is the memory of a segment that gathers small frames. The first of an
@@ -109,8 +109,10 @@ type chunk struct {
 	pool *sync.Pool
 }
 
+const smallChunkSize = 4 << 10
+
 var (
-	smallChunks = chunkPool(4 << 10)
+	smallChunks = chunkPool(smallChunkSize)
 	chunks      = chunkPool(2 * largeSize)
 )
 
@@ -121,7 +123,7 @@ func chunkPool(size int) *sync.Pool {
 }
 
 func getChunk(first bool, need int) *chunk {
-	if first && need <= 4<<10 {
+	if first && need <= smallChunkSize {
 		return smallChunks.Get().(*chunk)
 	}
 	return chunks.Get().(*chunk)

@@ -31,7 +31,7 @@ const (
 //	single mode   Listening ─► Connected ─► Disconnected ─► Connected …
 //	MultiMode     Listening
 //	  a client's               Connected ─► Disconnected
-//	                                               any ─► Closing ─► Closed
+//	                                         any other ─► Closing ─► Closed
 //
 // In single mode, while a program still handles what a client sent before it
 // left, the next one may be Connected, and an answer would reach it. Where
@@ -74,7 +74,8 @@ type listening struct {
 // connect. It fails with [ErrInUse] if a live server has the name, and with
 // [ErrName] if no socket can have it; the socket of a server that was killed
 // is taken over. A nil config and one that cannot work are errors that match
-// [fs.ErrInvalid] where no other sentinel fits.
+// [fs.ErrInvalid] where no other sentinel fits. What the system refuses, such as
+// a missing folder or an unknown group, keeps the system's error.
 func StartServer(config *ServerConfig) (*Server, error) {
 	cfg, err := config.withDefaults()
 	if err != nil {
@@ -156,7 +157,7 @@ func (s *Server) ClientID() int { return s.id }
 func (s *Server) Addr() net.Addr { return s.addr }
 
 // Flush returns when everything accepted before has been given to the kernel,
-// or ctx ends. It does not tell whether the peer has read it. It is
+// or ctx.Err() when ctx ends. It does not tell whether the peer has read it. It is
 // [ErrNotConnected] if the client left before it was given everything. On a
 // MultiMode server it flushes all clients, and joins their errors.
 func (s *Server) Flush(ctx context.Context) error {
@@ -202,8 +203,10 @@ func (s *Server) Stats() Stats {
 // clients together), and ends the Server: its socket file is removed, all
 // calls that wait return, and no goroutine, descriptor or timer is left. It
 // returns nil if the kernel has everything that was accepted, else an error
-// that says how many messages it does not have. What had arrived can still be
-// read; then come the event Closed and [ErrClosed].
+// that says how many messages it does not have; those for a client that has
+// left before do not count. What had arrived can still be read (over TLS and other
+// connections than those of package net, what had been taken from them); then
+// come the event Closed and [ErrClosed].
 //
 // On a client's Server it ends the connection to that client only. It may be
 // called more than once, from any goroutine and from a callback, and returns
@@ -437,22 +440,28 @@ func (s *Server) dismiss(c *Server, l *link) {
 	s.ServerManager.remove(c)
 	s.gone.add(c.endpoint.Stats())
 	s.lock.Unlock()
+	end := fmt.Errorf("ipc: %s has left: %w: %w", c.name(), ErrNotConnected, ErrClosed)
 	c.mu.Lock()
 	c.part(l)
-	closing := c.closing
 	if unread := c.in.cost; unread > 0 {
+		unread += departedCost
 		s.places.hold(unread)
 		c.drained = func() { s.places.hold(-unread) }
 	}
-	c.mu.Unlock()
-	if closing {
-		return // and Close tells
+	closing := c.closing
+	if !closing { // else Close tells
+		c.err = end // in one step, so that every call says the same
+		c.out.refuse(end)
+		c.event(Disconnected, nil)
 	}
-	end := fmt.Errorf("ipc: %s has left: %w: %w", c.name(), ErrNotConnected, ErrClosed)
-	c.out.refuse(end)
-	c.finish(Disconnected, end)
-	s.ServerManager.departed(c)
+	c.mu.Unlock()
+	if !closing {
+		s.ServerManager.departed(c)
+	}
 }
+
+// departedCost is what a client that has left takes beside its messages.
+const departedCost = 2 << 10
 
 // maxHeld is how many bytes of unread messages the clients that have left may
 // hold. While there are more, nobody new gets a place: who does not read costs

@@ -8,7 +8,8 @@ type Status int
 // The states. A Server is Listening until its first client is Connected, and
 // Disconnected between two clients; a Client is Connecting, then Connected,
 // and ReConnecting whenever the connection is lost. Closed, Timeout and, for
-// the Server of a client that left, Disconnected are final.
+// the Server of a client that left, Disconnected are final. No Server or Client is
+// NotConnected, and Error is only an event's.
 const (
 	NotConnected Status = iota
 	Listening

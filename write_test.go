@@ -896,3 +896,16 @@ func TestWriteTimeout(t *testing.T) {
 		})
 	})
 }
+
+// A large message that was withdrawn leaves nothing behind that the peer would
+// have to take.
+func TestWithdrawnLeavesNothing(t *testing.T) {
+	eachRawBubble(t, func(t *testing.T, p *rawPair) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		wantError(t, "WriteContext", p.WriteContext(ctx, 1, make([]byte, largeSize)), context.DeadlineExceeded)
+		time.Sleep(time.Minute) // of synthetic time: longer than WriteTimeout
+		noError(t, "Write", p.Write(2, []byte("next")))
+		p.raw.want("frame", encode(2, []byte("next"))...)
+	})
+}

@@ -5,7 +5,7 @@
 //	go run ./example/chat -name ben
 //
 // What somebody types, the others see. The server may be stopped and started
-// again in the middle of it. Ctrl-D or Ctrl-C ends it.
+// again in the middle of it. Ctrl-C ends either, Ctrl-D a client.
 package main
 
 import (

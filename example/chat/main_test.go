@@ -211,7 +211,7 @@ func TestSlow(t *testing.T) {
 	ann := b.enter(t, "ann")
 	ben := b.enter(t, "ben")
 	long := strings.Repeat("x", 60_000)
-	for i := range 110 {
+	for i := range 160 {
 		ben.say(t, fmt.Sprint(i, long))
 		ann.await(t, 1, fmt.Sprint("ben: ", i, "x"))
 		ann.clear()

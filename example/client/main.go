@@ -18,7 +18,7 @@ import (
 
 func main() {
 	config := ipc.ClientConfig{
-		RetryTimer: time.Second, // so that a server that comes back is found at once
+		RetryTimer: time.Second, // so that a server that comes back is found within a second
 	}
 	flag.StringVar(&config.Name, "name", "example", "`name` of the server")
 	flag.StringVar(&config.SocketDir, "dir", "", "`folder` of the socket (default /tmp)")

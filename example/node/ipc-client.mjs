@@ -32,6 +32,7 @@ const INBOX_MESSAGES = 16; // unread messages that are held before the socket is
 const FIRST_PAUSE = 5; // milliseconds
 const STABLE_AFTER = 1000;
 const FLUSH_LIMIT = 1000;
+const PERMISSION_GRACE = 250; // a server that is starting may be about to open its socket to us
 
 // A server that is starting, stopping or very busy: worth another attempt.
 const TRANSIENT = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN', 'ECONNRESET', 'EPIPE', 'ERR_IPC_LOST']);
@@ -204,6 +205,7 @@ export class IpcClient extends Readable {
     const timer = this.#timeout && setTimeout(
       () => this.#stop.abort(new IpcError('ERR_IPC_TIMEOUT', timedOut)), this.#timeout);
     let lastReason;
+    const since = performance.now();
     try {
       for (;;) {
         if (this.#pause > 0) await sleep(this.#pause * (0.5 + Math.random() / 2), undefined, { signal });
@@ -217,7 +219,9 @@ export class IpcClient extends Readable {
           signal.throwIfAborted();
           // The server may be replaced by one that fits, so only a client that
           // has never been connected gives up.
-          if (isFirst && !TRANSIENT.has(error.code)) throw error;
+          const passing = TRANSIENT.has(error.code)
+            || (error.code === 'EACCES' && performance.now() - since < PERMISSION_GRACE);
+          if (isFirst && !passing) throw error;
           if (error.message !== lastReason) this.emit('retry', error);
           lastReason = error.message;
         }

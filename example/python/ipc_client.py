@@ -44,6 +44,7 @@ INBOX_MESSAGES = 16  # unread messages that are held before the socket is left t
 FIRST_PAUSE = 0.005  # seconds
 STABLE_AFTER = 1.0
 FLUSH_LIMIT = 1.0
+PERMISSION_GRACE = 0.25  # a server that is starting may be about to open its socket to us
 
 # A server that is starting, stopping or very busy: worth another attempt.
 TRANSIENT = (FileNotFoundError, ConnectionError, BlockingIOError)
@@ -176,9 +177,11 @@ class Client:
 
     async def read(self, timeout: Optional[float] = None) -> Message:
         """Returns the next message. A TimeoutError costs none."""
-        if not self._inbox and self._end is None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._inbox and self._end is None:  # another reader may be first
+            left = None if deadline is None else deadline - time.monotonic()
             try:
-                await asyncio.wait_for(self._until(lambda: self._inbox or self._end), timeout)
+                await asyncio.wait_for(self._until(lambda: self._inbox or self._end), left)
             except asyncio.TimeoutError:
                 raise TimeoutError("no message came in time") from None
         if self._inbox:
@@ -245,6 +248,7 @@ class Client:
     async def _attempt(self, first: bool) -> _Link:
         """Tries until there is a connection; the pauses grow, and are never all the same."""
         last_reason = ""
+        since = time.monotonic()
         while True:
             await asyncio.sleep(self._pause * random.uniform(0.5, 1))
             self._pause = min(max(FIRST_PAUSE, 2 * self._pause), self._retry_timer)
@@ -253,7 +257,10 @@ class Client:
             except (OSError, IpcError) as error:
                 # The server may be replaced by one that fits, so only a client
                 # that has never been connected gives up.
-                if first and not isinstance(error, TRANSIENT):
+                passing = isinstance(error, TRANSIENT) or (
+                    isinstance(error, PermissionError) and time.monotonic() - since < PERMISSION_GRACE
+                )
+                if first and not passing:
                     raise
                 if str(error) != last_reason:
                     self._on_status("retry", error)
@@ -400,7 +407,10 @@ class _Link:
             try:
                 await self._put(struct.pack(">I", len(body)) + body)
             except asyncio.CancelledError:
-                self._sock.shutdown(socket.SHUT_RDWR)
+                try:
+                    self._sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
                 raise
 
     async def _put(self, data: bytes) -> None:

@@ -26,7 +26,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil {
+	if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		log.Fatal(err)
 	}
 }
@@ -75,6 +75,9 @@ func run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	_, err = connect(ctx, address, authority.pool())
+	if errors.Is(err, context.Canceled) {
+		return err // Ctrl-C
+	}
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("a stranger connects: %v", err)
 	}

@@ -1,6 +1,7 @@
 // Command server answers one client at a time. Start it and example/client in
 // two terminals, in either order, and stop either of them with Ctrl-C or with
-// kill -9: the other one goes on when it is back.
+// kill -9: the other one goes on when it is back. With -echo it sends every
+// message back as it came.
 package main
 
 import (
@@ -22,16 +23,21 @@ func main() {
 	flag.StringVar(&config.SocketDir, "dir", "", "`folder` of the socket (default /tmp)")
 	flag.BoolVar(&config.MultiMode, "multi", false, "serve any number of clients at once")
 	flag.BoolVar(&config.Encryption, "encrypt", false, "encrypt all connections")
+	echo := flag.Bool("echo", false, "send every message back as it came")
 	flag.Parse()
+	handle := answer
+	if *echo {
+		handle = sendBack
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, &config); err != nil {
+	if err := run(ctx, &config, handle); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, config *ipc.ServerConfig) error {
+func run(ctx context.Context, config *ipc.ServerConfig, handle func(*ipc.Server, *ipc.Message, error)) error {
 	server, err := ipc.StartServer(config)
 	if err != nil {
 		return err
@@ -50,18 +56,36 @@ func run(ctx context.Context, config *ipc.ServerConfig) error {
 	}
 }
 
-// handle answers a message of a client with one of the same type.
-func handle(client *ipc.Server, m *ipc.Message, err error) {
+// answer answers a message of a client with one of the same type.
+func answer(client *ipc.Server, m *ipc.Message, err error) {
+	if err != nil || isEvent(client, m) {
+		return
+	}
+	fmt.Printf("client %d says: %s\n", client.ClientID(), m.Data)
+	if err := client.Write(m.MsgType, fmt.Appendf(nil, "you said %q", m.Data)); err != nil {
+		fmt.Println("no answer:", err)
+	}
+}
+
+// sendBack sends a message of a client back.
+func sendBack(client *ipc.Server, m *ipc.Message, err error) {
+	if err != nil || isEvent(client, m) {
+		return
+	}
+	if err := client.Write(m.MsgType, m.Data); err != nil {
+		fmt.Println("no echo:", err)
+	}
+}
+
+// isEvent says whether m is an event, and prints it if so.
+func isEvent(client *ipc.Server, m *ipc.Message) bool {
 	switch {
-	case err != nil:
+	case m.MsgType > 0:
+		return false
 	case m.Err != nil:
 		fmt.Printf("client %d: %s: %v\n", client.ClientID(), m.Status, m.Err)
-	case m.MsgType < 0:
-		fmt.Printf("client %d: %s\n", client.ClientID(), m.Status)
 	default:
-		fmt.Printf("client %d says: %s\n", client.ClientID(), m.Data)
-		if err := client.Write(m.MsgType, fmt.Appendf(nil, "you said %q", m.Data)); err != nil {
-			fmt.Println("no answer:", err)
-		}
+		fmt.Printf("client %d: %s\n", client.ClientID(), m.Status)
 	}
+	return true
 }

@@ -1,0 +1,42 @@
+package ipc
+
+import (
+	"path/filepath"
+	"testing"
+)
+
+// A client that has left is held against the bound with more than its message,
+// which may be tiny, until that has been read.
+func TestDepartedClientsCount(t *testing.T) {
+	dir := filepath.Dir(inFolder(t))
+	server, err := StartServer(&ServerConfig{Name: "tiny", SocketDir: dir, MultiMode: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mustClose(t, server)
+	client, err := StartClient(&ClientConfig{Name: "tiny", SocketDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var here *link
+	server.ServerManager.Read(func(c *Server, _ *Message, _ error) { here = linkOf(c) }) // Connected
+	if err := client.Write(1, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, client)
+	<-here.done // it has left
+	held := func() int {
+		server.places.mu.Lock()
+		defer server.places.mu.Unlock()
+		return server.places.held
+	}
+	if n := held(); n <= departedCost {
+		t.Errorf("%d bytes are held of a client that has left a message, want over %d", n, departedCost)
+	}
+	for last := ""; last != Disconnected.String(); {
+		server.ServerManager.Read(func(_ *Server, m *Message, err error) { last = m.Status })
+	}
+	if n := held(); n != 0 {
+		t.Errorf("%d bytes are held when everything has been read", n)
+	}
+}
