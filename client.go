@@ -109,9 +109,9 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 // all calls that wait return, and no goroutine, descriptor or timer is left.
 // It returns nil if the kernel has everything that was accepted, else an error
 // that says how many messages it does not have. A Client that is not connected
-// closes at once. What had arrived can still be read (over TLS and other
-// connections than those of package net, what had been taken from them); then
-// come the event Closed and [ErrClosed].
+// closes at once. What had arrived can still be read, or over anything but Unix
+// and TCP sockets what had been taken from the connection; then come the event
+// Closed and [ErrClosed].
 //
 // It may be called more than once, from any goroutine, and returns the same
 // every time.

@@ -204,9 +204,9 @@ func (s *Server) Stats() Stats {
 // calls that wait return, and no goroutine, descriptor or timer is left. It
 // returns nil if the kernel has everything that was accepted, else an error
 // that says how many messages it does not have; those for a client that has
-// left before do not count. What had arrived can still be read (over TLS and other
-// connections than those of package net, what had been taken from them); then
-// come the event Closed and [ErrClosed].
+// left before do not count. What had arrived can still be read, or over anything
+// but Unix and TCP sockets what had been taken from the connection; then come the
+// event Closed and [ErrClosed].
 //
 // On a client's Server it ends the connection to that client only. It may be
 // called more than once, from any goroutine and from a callback, and returns
