@@ -275,10 +275,10 @@ func (c *Client) attempt(ctx context.Context) (*link, error) {
 		l, err = join(ctx, conn, &c.config, randomSecrets)
 	}
 	if err != nil {
-		conn.Close()
 		c.mu.Lock()
 		c.stats.HandshakeFailures++
 		c.mu.Unlock()
+		conn.Close()
 		return nil, err
 	}
 	l.peer = p

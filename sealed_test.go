@@ -159,18 +159,18 @@ func (r *refPeer) agree(public []byte) {
 func (r *refPeer) shared(public []byte) []byte {
 	r.t.Helper()
 	pair := [2]string{string(r.key.PublicKey().Bytes()), string(public)}
-	if x := sharedX[pair]; x != nil {
-		return x
+	if x, ok := sharedX.Load(pair); ok {
+		return x.([]byte)
 	}
 	key, err := ecdh.P384().NewPublicKey(public)
 	noError(r.t, "NewPublicKey", err)
 	x, err := r.key.ECDH(key)
 	noError(r.t, "ECDH", err)
-	sharedX[pair] = x
+	sharedX.Store(pair, x)
 	return x
 }
 
-var sharedX = make(map[[2]string][]byte)
+var sharedX sync.Map // of [2]string to []byte; parallel tests share it
 
 // seal seals bytes with the next nonce.
 func (r *refPeer) seal(plain []byte) []byte {

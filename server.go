@@ -310,8 +310,7 @@ func (s *Server) handle(conn net.Conn) {
 	l, peer, err := s.shakeHands(conn)
 	<-s.slots
 	if err != nil {
-		conn.Close()
-		s.handshakeFailed(peer, err)
+		s.handshakeFailed(conn, peer, err)
 		return
 	}
 	l.peer = peer
@@ -361,13 +360,17 @@ func (s *Server) shakeHands(conn net.Conn) (*link, peerInfo, error) {
 	return l, peer, nil
 }
 
-func (s *Server) handshakeFailed(peer peerInfo, err error) {
+// handshakeFailed counts a connection that came to nothing, before its peer can
+// notice, closes it and logs why.
+func (s *Server) handshakeFailed(conn net.Conn, peer peerInfo, err error) {
 	if s.ctx.Err() != nil {
+		conn.Close()
 		return // it was Close that ended it
 	}
 	s.mu.Lock()
 	s.stats.HandshakeFailures++
 	s.mu.Unlock()
+	conn.Close()
 	held, ok := s.failures.admit(time.Now())
 	if !ok {
 		return
