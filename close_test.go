@@ -373,22 +373,14 @@ func TestCloseOfAnIdlePair(t *testing.T) {
 
 // A Broadcast while Close still sends says that the server is closed.
 func TestBroadcastDuringClose(t *testing.T) {
-	for _, multi := range []bool{false, true} {
-		t.Run(setup{pipeTransport, multi}.String(), func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				k := rawKinds[1]
-				if multi {
-					k = rawKinds[2]
-				}
-				p := k.pair(t, pipeTransport)
-				noError(t, "Write", p.Write(1, []byte("that nobody takes")))
-				returned, wait := call(p.server.Close)
-				wantBlocked(t, "Close", returned)
-				wantError(t, "Broadcast", p.server.ServerManager.Broadcast(2, nil), ipc.ErrClosed)
-				if wait() == nil {
-					t.Error("Close returns nil with a message that nobody takes")
-				}
-			})
-		})
-	}
+	eachBubble(t, func(t *testing.T, s setup) {
+		p := rawClientPair(t, s)
+		noError(t, "Write", p.Write(1, []byte("that nobody takes")))
+		returned, wait := call(p.server.Close)
+		wantBlocked(t, "Close", returned)
+		wantError(t, "Broadcast", p.server.ServerManager.Broadcast(2, nil), ipc.ErrClosed)
+		if wait() == nil {
+			t.Error("Close returns nil with a message that nobody takes")
+		}
+	})
 }

@@ -80,6 +80,23 @@ func mustClose(t *testing.T, c io.Closer) {
 	}
 }
 
+// startPair starts a server and a client of it, in a folder of their own. The
+// server is closed at the end of the test, the client is the caller's to close.
+func startPair(t *testing.T, multi bool) (*Server, *Client) {
+	t.Helper()
+	dir := filepath.Dir(inFolder(t))
+	server, err := StartServer(&ServerConfig{Name: "test", SocketDir: dir, MultiMode: multi})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mustClose(t, server) })
+	client, err := StartClient(&ClientConfig{Name: "test", SocketDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server, client
+}
+
 // mustServe fails unless l is what a client of path gets to.
 func mustServe(t *testing.T, l net.Listener, path string) {
 	t.Helper()

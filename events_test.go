@@ -80,13 +80,9 @@ func TestEventsOfStart(t *testing.T) {
 func TestClientGoesAway(t *testing.T) {
 	eachPair(t, everySetup, func(t *testing.T, p *pair) {
 		const n = 100
-		for i := range n {
-			noError(t, "Write", p.client.Write(i+1, payload(i, i)))
-		}
+		noError(t, "Write", writeRising(p.client, n))
 		noError(t, "Close", p.client.Close())
-		for i := range n {
-			wantMessage(t, p.peer, i+1, payload(i, i))
-		}
+		wantRising(t, p.peer, n)
 		wantEvents(t, p.peer, ipc.Disconnected)
 		wantStatus(t, "server without its client", p.peer, ipc.Disconnected)
 		wantError(t, "Write to a client that left", p.peer.Write(1, nil), ipc.ErrNotConnected)
@@ -113,13 +109,9 @@ func TestClientGoesAway(t *testing.T) {
 func TestServerGoesAway(t *testing.T) {
 	eachPair(t, everySetup, func(t *testing.T, p *pair) {
 		const n = 100
-		for i := range n {
-			noError(t, "Write", p.peer.Write(i+1, payload(i, i)))
-		}
+		noError(t, "Write", writeRising(p.peer, n))
 		noError(t, "Close", p.server.Close())
-		for i := range n {
-			wantMessage(t, p.client, i+1, payload(i, i))
-		}
+		wantRising(t, p.client, n)
 		wantEvents(t, p.client, ipc.ReConnecting)
 		wantStatus(t, "client without its server", p.client, ipc.ReConnecting)
 		if reconnects := p.client.Stats().Reconnects; reconnects != 0 {

@@ -508,6 +508,24 @@ func wantRoundTrip(t testing.TB, from, to endpoint) {
 	wantMessage(t, to, 42, []byte("are you there?"))
 }
 
+// writeRising writes n messages of rising type and size, from 1 and 0 on.
+func writeRising(e endpoint, n int) error {
+	for i := range n {
+		if err := e.Write(i+1, payload(i, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wantRising reads what writeRising wrote.
+func wantRising(t testing.TB, e endpoint, n int) {
+	t.Helper()
+	for i := range n {
+		wantMessage(t, e, i+1, payload(i, i))
+	}
+}
+
 // delivery is one call of a manager's callback.
 type delivery struct {
 	server  *ipc.Server
@@ -582,17 +600,8 @@ func background[T any](f func() T) (wait func() T) {
 func TestBothDirections(t *testing.T) {
 	eachDirection(t, everySetup, func(t *testing.T, from, to endpoint) {
 		const n = 500
-		sent := background(func() error {
-			for i := range n {
-				if err := from.Write(i+1, payload(i, i)); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		for i := range n {
-			wantMessage(t, to, i+1, payload(i, i))
-		}
+		sent := background(func() error { return writeRising(from, n) })
+		wantRising(t, to, n)
 		noError(t, "Write", sent())
 		wantRoundTrip(t, to, from)
 		noError(t, "Close", from.Close())

@@ -2,23 +2,13 @@ package ipc
 
 import (
 	"net"
-	"path/filepath"
 	"syscall"
 	"testing"
 )
 
 // Only a large message makes the kernel's buffer wide, and only the sender's.
 func TestWideBuffer(t *testing.T) {
-	dir := filepath.Dir(inFolder(t))
-	server, err := StartServer(&ServerConfig{Name: "wide", SocketDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mustClose(t, server)
-	client, err := StartClient(&ClientConfig{Name: "wide", SocketDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, client := startPair(t, false)
 	defer mustClose(t, client)
 
 	sendBuffer := func(e any) int {

@@ -2,24 +2,12 @@
 
 package ipc
 
-import (
-	"path/filepath"
-	"testing"
-)
+import "testing"
 
 // A client that has left is held against the bound with more than its message,
 // which may be tiny, until that has been read.
 func TestDepartedClientsCount(t *testing.T) {
-	dir := filepath.Dir(inFolder(t))
-	server, err := StartServer(&ServerConfig{Name: "tiny", SocketDir: dir, MultiMode: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mustClose(t, server)
-	client, err := StartClient(&ClientConfig{Name: "tiny", SocketDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, client := startPair(t, true)
 	var here *link
 	server.ServerManager.Read(func(c *Server, _ *Message, _ error) { here = linkOf(c) }) // Connected
 	if err := client.Write(1, []byte("x")); err != nil {

@@ -649,16 +649,12 @@ func TestCloseFlushes(t *testing.T) {
 	eachDirection(t, everySetup, func(t *testing.T, from, to endpoint) {
 		const n = 1000
 		closed := background(func() error {
-			for i := range n {
-				if err := from.Write(i+1, payload(i, i)); err != nil {
-					return err
-				}
+			if err := writeRising(from, n); err != nil {
+				return err
 			}
 			return from.Close()
 		})
-		for i := range n {
-			wantMessage(t, to, i+1, payload(i, i))
-		}
+		wantRising(t, to, n)
 		noError(t, "Close after 1000 messages", closed())
 	})
 }
