@@ -284,18 +284,19 @@ func (w *wait) on(a, b <-chan struct{}) bool {
 
 // next returns the next message or event.
 func (e *endpoint) next(w wait) (*Message, error) {
-	if err := e.misused(); err != nil {
-		return nil, e.explain("read", err)
+	if e.misuse != nil {
+		return nil, e.explain("read", e.misused())
 	}
 	if w.ctx != nil && w.ctx.Err() != nil {
 		return nil, w.ctx.Err()
 	}
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.reads++
 	if m := e.pop(); m != nil {
+		e.mu.Unlock()
 		return m, nil
 	}
+	defer e.mu.Unlock()
 	w.start()
 	for {
 		if e.err != nil {
@@ -317,6 +318,9 @@ func (e *endpoint) next(w wait) (*Message, error) {
 
 // pop takes the next message or event from the inbox.
 func (e *endpoint) pop() *Message {
+	if m := e.in.popInner(); m != nil {
+		return m
+	}
 	m := e.in.pop()
 	if m == nil {
 		return nil
@@ -638,8 +642,8 @@ func (e *endpoint) write(ctx context.Context, p patience, msgType int, data []by
 	if err := checkType(msgType); err != nil {
 		return e.explain("write", err)
 	}
-	if err := e.misused(); err != nil {
-		return e.explain("write", err)
+	if e.misuse != nil {
+		return e.explain("write", e.misused())
 	}
 	answers := e.answer.Load() && e.answer.CompareAndSwap(true, false)
 	if err := e.out.write(ctx, p, msgType, data, answers); err != nil {
@@ -652,13 +656,17 @@ func (e *endpoint) write(ctx context.Context, p patience, msgType int, data []by
 }
 
 func checkType(msgType int) error {
-	switch {
-	case msgType == 0:
-		return ErrReservedType
-	case msgType < 0 || int64(msgType) > maxType:
-		return detailf(ErrReservedType, "message type %d is reserved: want 1 to %d", msgType, maxType)
+	if msgType > 0 && int64(msgType) <= maxType {
+		return nil
 	}
-	return nil
+	return reservedType(msgType)
+}
+
+func reservedType(msgType int) error {
+	if msgType == 0 {
+		return ErrReservedType
+	}
+	return detailf(ErrReservedType, "message type %d is reserved: want 1 to %d", msgType, maxType)
 }
 
 // signal wakes everybody who waits for a change of what a mutex guards. The

@@ -17,13 +17,14 @@ const (
 // inbox holds what has been received and not yet read: a queue of slabs, each
 // of one batch or one event. The endpoint's mutex guards it.
 type inbox struct {
-	slabs  fifo[[]Message] // none of them empty
-	read   int             // messages of the first slab that have been read
+	slab   []Message       // the one that is being read; empty if none is
+	read   int             // messages of slab that have been read
+	slabs  fifo[[]Message] // the next ones, none of them empty
 	cost   int             // of the unread messages, for inboxBound
 	events int             // unread
 }
 
-func (q *inbox) empty() bool { return q.slabs.len() == 0 }
+func (q *inbox) empty() bool { return len(q.slab) == 0 && q.slabs.len() == 0 }
 
 // hasRoom reports whether the bound admits more. An empty inbox admits a
 // message of any size.
@@ -47,18 +48,31 @@ func (q *inbox) addEvent(m Message) {
 	q.events++
 }
 
-// pop returns the oldest unread message or event, or nil.
-func (q *inbox) pop() *Message {
-	if q.empty() {
+// popInner returns the oldest unread message if it is not the last of its slab:
+// what changes with the last one need not be looked at then, and it is no event,
+// which has a slab of its own.
+func (q *inbox) popInner() *Message {
+	n := q.read + 1
+	if n >= len(q.slab) {
 		return nil
 	}
-	slab := q.slabs.all()[0]
-	m := &slab[q.read]
-	// An index costs less than cutting the slab, which would store a pointer
-	// for every message.
-	if q.read++; q.read == len(slab) {
-		q.read = 0
-		q.slabs.pop()
+	m := &q.slab[q.read]
+	q.read = n
+	q.cost -= len(m.Data) + messageCost
+	return m
+}
+
+// pop returns the oldest unread message or event, or nil.
+func (q *inbox) pop() *Message {
+	if len(q.slab) == 0 {
+		if q.slabs.len() == 0 {
+			return nil
+		}
+		q.slab = q.slabs.pop()
+	}
+	m := &q.slab[q.read]
+	if q.read++; q.read == len(q.slab) {
+		q.slab, q.read = nil, 0
 	}
 	if m.MsgType == eventType {
 		q.events--

@@ -135,19 +135,27 @@ const (
 	slabBytes    = minPooled
 )
 
-// small adds a message with a copy of data; about more of its size follow.
-func (b *batch) small(msgType int, data []byte, more int) {
-	n := len(b.open)
-	if n == cap(b.open) || len(data) > len(b.data) {
-		b.closeSlab()
-		n = 0
-		size := min(1+more, slabMessages, slabBytes/max(len(data), 1))
-		b.open = make([]Message, 0, size)
-		b.data = make([]byte, size*len(data))
-	}
+// hasRoom reports whether a message of n bytes fits into the slab that is being
+// filled.
+func (b *batch) hasRoom(n int) bool {
+	return len(b.open) < cap(b.open) && n <= len(b.data)
+}
+
+// openSlab starts a slab for a message of n bytes, of whose size about more
+// follow.
+func (b *batch) openSlab(n, more int) {
+	b.closeSlab()
+	size := min(1+more, slabMessages, slabBytes/max(n, 1))
+	b.open = make([]Message, 0, size)
+	b.data = make([]byte, size*n)
+}
+
+// small adds a message with a copy of data, for which there is room.
+func (b *batch) small(msgType int, data []byte) {
 	own := b.data[:len(data):len(data)]
 	b.data = b.data[len(data):]
 	copy(own, data)
+	n := len(b.open)
 	b.open = b.open[:n+1]
 	m := &b.open[n] // zero, as it was allocated
 	m.MsgType = msgType
@@ -296,32 +304,45 @@ func (d *decoder) fillBuffer(n int, out *batch) error {
 // frames decodes the whole frames in the read buffer.
 func (d *decoder) frames(out *batch) error {
 	b := d.buf
-	for b.w-b.r >= lengthSize {
-		size, err := d.frame(b.b[b.r:])
+	rest := b.b[b.r:b.w]
+	for len(rest) >= lengthSize {
+		n := binary.BigEndian.Uint32(rest)
+		if !d.allows(n) {
+			return d.badLength(n)
+		}
+		if uint(len(rest)-lengthSize) < uint(n) {
+			break
+		}
+		size := lengthSize + int(n)
+		body := rest[lengthSize:size]
+		rest = rest[size:]
+		if d.crypt != nil {
+			var err error
+			if body, err = d.crypt.open(body); err != nil {
+				return err
+			}
+		}
+		msgType, err := parseType(body)
 		if err != nil {
 			return err
 		}
-		if b.w-b.r < size {
-			return nil
-		}
-		body := b.b[b.r+lengthSize : b.r+size]
-		b.r += size
-		msgType, data, err := d.open(body)
-		if err != nil {
-			return err
-		}
+		data := body[typeSize:]
 		out.frames++
 		switch {
 		case msgType == 0:
 			// A control message: there are none that we know.
 		case len(data) <= slabBytes:
-			out.small(msgType, data, (b.w-b.r)/size)
+			if !out.hasRoom(len(data)) {
+				out.openSlab(len(data), len(rest)/size)
+			}
+			out.small(msgType, data)
 		default:
 			p := getPooled(len(data))
 			copy(p.b, data)
 			out.large(msgType, p.b, p)
 		}
 	}
+	b.r = b.w - len(rest)
 	return nil
 }
 
@@ -333,56 +354,58 @@ func (d *decoder) keep() error {
 	if b.w < len(b.b) {
 		return nil
 	}
-	size, err := d.frame(b.b[:])
-	if err != nil {
-		return err
+	n := binary.BigEndian.Uint32(b.b[:])
+	if !d.allows(n) {
+		return d.badLength(n)
 	}
 	if d.crypt != nil {
-		d.big = newBigFrame(0, size-lengthSize, b.b[lengthSize:])
+		d.big = newBigFrame(0, int(n), b.b[lengthSize:])
 	} else {
 		msgType, err := parseType(b.b[lengthSize:])
 		if err != nil {
 			return err
 		}
-		d.big = newBigFrame(msgType, size-headerSize, b.b[headerSize:])
+		d.big = newBigFrame(msgType, int(n)-typeSize, b.b[headerSize:])
 	}
 	b.r = b.w
 	d.rest()
 	return nil
 }
 
-// frame returns the size of the frame that b starts with, its length
-// included, before anything is allocated for it.
-func (d *decoder) frame(b []byte) (int, error) {
-	least := uint64(typeSize)
+// limits returns the smallest and the largest length that a frame may have.
+func (d *decoder) limits() (least, most uint32) {
+	least = typeSize
 	if d.crypt != nil {
 		least += sealOverhead
 	}
-	most := least + uint64(d.max)
-	n := uint64(binary.BigEndian.Uint32(b))
-	if n < least || n > most {
-		return 0, detailf(ErrProtocol, "frame of %d bytes, want %d to %d", n, least, most)
-	}
-	return lengthSize + int(n), nil
+	return least, least + uint32(d.max)
 }
 
-// open returns what is in the body of a frame. It opens a seal in place.
-func (d *decoder) open(body []byte) (msgType int, data []byte, err error) {
-	if d.crypt != nil {
-		if body, err = d.crypt.open(body); err != nil {
-			return 0, nil, err
-		}
-	}
-	msgType, err = parseType(body)
-	return msgType, body[typeSize:], err
+// allows reports whether a frame may have this length. It is asked before
+// anything is allocated for the frame.
+func (d *decoder) allows(length uint32) bool {
+	least, most := d.limits()
+	return least <= length && length <= most
+}
+
+func (d *decoder) badLength(length uint32) error {
+	least, most := d.limits()
+	return detailf(ErrProtocol, "frame of %d bytes, want %d to %d", length, least, most)
 }
 
 func parseType(b []byte) (int, error) {
 	t := binary.BigEndian.Uint32(b)
 	if t > maxType {
-		return 0, detailf(ErrProtocol, "message type %d, want 0 to %d", t, maxType)
+		return 0, badType(t)
 	}
 	return int(t), nil
+}
+
+// badType is apart so that parseType can be inlined.
+//
+//go:noinline
+func badType(t uint32) error {
+	return detailf(ErrProtocol, "message type %d, want 0 to %d", t, maxType)
 }
 
 // newBigFrame starts a frame whose body has size bytes, of which head are
@@ -420,10 +443,14 @@ func (d *decoder) fillBig(n int, out *batch) error {
 	d.big = nil
 	msgType, data := f.msgType, f.body
 	if d.crypt != nil {
-		var err error
-		if msgType, data, err = d.open(f.body); err != nil {
+		body, err := d.crypt.open(f.body)
+		if err != nil {
 			return err
 		}
+		if msgType, err = parseType(body); err != nil {
+			return err
+		}
+		data = body[typeSize:]
 	}
 	out.frames++
 	if msgType != 0 {
