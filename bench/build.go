@@ -17,8 +17,8 @@ func program(ctx context.Context, c contestant, dir string) (string, error) {
 	if c.folder == "" {
 		return os.Executable()
 	}
-	if _, err := os.Stat(filepath.Join(c.folder, "go.mod")); err != nil {
-		return "", errors.New("its module is not here: run the benchmark in its own folder")
+	if _, err := os.Stat(c.folder); err != nil {
+		return "", errors.New("its program is not here: run the benchmark in its own folder")
 	}
 	if c.name == zeroMQ && exec.Command("pkg-config", "--exists", "libzmq").Run() != nil {
 		return "", errors.New("libzmq was not found by pkg-config (package libzmq3-dev, or zeromq)")

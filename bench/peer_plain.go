@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 
+	"github.com/joe-at-startupmedia/golang-ipc/bench/frames"
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
@@ -14,9 +15,9 @@ var (
 )
 
 func socketPeer(name string, buffered bool) harness.Peer {
-	open := func(s *harness.Spec, conn net.Conn) *framer {
+	open := func(s *harness.Spec, conn net.Conn) *frames.Framer {
 		// One write a message need not mean two reads of a small one.
-		return newFramer(conn, buffered, s.Kind == harness.Stream && s.Size <= smallMessage)
+		return frames.New(conn, buffered, s.Kind == harness.Stream && s.Size <= frames.SmallMessage)
 	}
 	return harness.Peer{
 		Name: name,
@@ -25,12 +26,12 @@ func socketPeer(name string, buffered bool) harness.Peer {
 			if err != nil {
 				return nil, err
 			}
-			return &framedServer{ln: ln, open: func(conn net.Conn) (*framer, error) {
+			return &frames.Server{Listener: ln, Open: func(conn net.Conn) (*frames.Framer, error) {
 				return open(s, conn), nil
 			}}, nil
 		},
 		Dial: func(s *harness.Spec) (harness.Client, error) {
-			conn, err := dialUnix(s)
+			conn, err := frames.Dial(s)
 			if err != nil {
 				return nil, err
 			}

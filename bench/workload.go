@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/joe-at-startupmedia/golang-ipc/bench/frames"
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
@@ -98,7 +99,7 @@ func workloads(s scale) []workload {
 // reference is the contestant that ours is compared with where no target says
 // otherwise.
 func reference(w result) string {
-	if w.Kind == harness.Stream && w.Size <= smallMessage {
+	if w.Kind == harness.Stream && w.Size <= frames.SmallMessage {
 		return buffered
 	}
 	return plain
@@ -137,7 +138,7 @@ func metrics(w result) []metric {
 	switch {
 	case w.Clients > 1:
 		return []metric{perSecond, {harness.Fairness, "slowest/fastest", "", 1, false}}
-	case w.Size > smallMessage:
+	case w.Size > frames.SmallMessage:
 		return []metric{{harness.Rate, "", "GB/s", float64(w.Size) / 1e9, false}}
 	case w.Size == smallest && strings.HasPrefix(w.ID, "stream/"):
 		return []metric{

@@ -4,19 +4,12 @@
 package main
 
 import (
-	"fmt"
-	"os"
-
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-func main() {
-	harness.Main(peer)
-	fmt.Fprintln(os.Stderr, "this program is started by the benchmark")
-	os.Exit(2)
-}
+func main() { harness.Program(peer) }
 
 // peer has one client: with many (its MultiClient) it loses connections. Its
 // sockets are in /tmp whatever is asked for.

@@ -43,6 +43,13 @@ func Main(peers ...Peer) {
 	os.Exit(0)
 }
 
+// Program is the main function of a program that is nothing but a worker.
+func Program(p Peer) {
+	Main(p)
+	fmt.Fprintln(os.Stderr, "this program is started by the benchmark")
+	os.Exit(2)
+}
+
 type worker struct {
 	mu     sync.Mutex
 	events *json.Encoder

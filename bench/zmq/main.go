@@ -4,19 +4,12 @@
 package main
 
 import (
-	"fmt"
-	"os"
-
 	zmq "github.com/pebbe/zmq4"
 
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-func main() {
-	harness.Main(peer)
-	fmt.Fprintln(os.Stderr, "this program is started by the benchmark")
-	os.Exit(2)
-}
+func main() { harness.Program(peer) }
 
 // peer uses the sockets that fit: PUSH and PULL one way, REQ and REP for round
 // trips.

@@ -1,3 +1,4 @@
+// Command yamux measures yamux.
 package main
 
 import (
@@ -6,12 +7,15 @@ import (
 
 	"github.com/hashicorp/yamux"
 
+	"github.com/joe-at-startupmedia/golang-ipc/bench/frames"
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-// yamuxPeer sends messages on a stream of a yamux session: one write a message,
+func main() { harness.Program(peer) }
+
+// peer sends messages on a stream of a yamux session: one write a message,
 // and a buffered reader, for yamux has no messages of its own.
-var yamuxPeer = harness.Peer{
+var peer = harness.Peer{
 	Name:   "yamux",
 	Module: "github.com/hashicorp/yamux",
 	Listen: func(s *harness.Spec) (harness.Server, error) {
@@ -19,7 +23,7 @@ var yamuxPeer = harness.Peer{
 		if err != nil {
 			return nil, err
 		}
-		return &framedServer{ln: ln, open: func(conn net.Conn) (*framer, error) {
+		return &frames.Server{Listener: ln, Open: func(conn net.Conn) (*frames.Framer, error) {
 			session, err := yamux.Server(conn, yamuxConfig())
 			if err != nil {
 				return nil, err
@@ -32,7 +36,7 @@ var yamuxPeer = harness.Peer{
 		}}, nil
 	},
 	Dial: func(s *harness.Spec) (harness.Client, error) {
-		conn, err := dialUnix(s)
+		conn, err := frames.Dial(s)
 		if err != nil {
 			return nil, err
 		}
@@ -44,7 +48,7 @@ var yamuxPeer = harness.Peer{
 		if err != nil {
 			return nil, err
 		}
-		return &yamuxClient{framer: yamuxFramer(s, stream), session: session}, nil
+		return &yamuxClient{Framer: yamuxFramer(s, stream), session: session}, nil
 	},
 }
 
@@ -54,12 +58,12 @@ func yamuxConfig() *yamux.Config {
 	return c
 }
 
-func yamuxFramer(s *harness.Spec, stream net.Conn) *framer {
-	return newFramer(stream, false, s.Kind == harness.Stream && s.Size <= smallMessage)
+func yamuxFramer(s *harness.Spec, stream net.Conn) *frames.Framer {
+	return frames.New(stream, false, s.Kind == harness.Stream && s.Size <= frames.SmallMessage)
 }
 
 type yamuxClient struct {
-	*framer
+	*frames.Framer
 	session *yamux.Session
 }
 

@@ -1,3 +1,4 @@
+// Command original measures golang-ipc as it was at first.
 package main
 
 import (
@@ -8,9 +9,11 @@ import (
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-// originalPeer is the library that this one descends from. It has one client,
+func main() { harness.Program(peer) }
+
+// peer is the library that this one descends from. It has one client,
 // and its sockets are in /tmp whatever is asked for.
-var originalPeer = harness.Peer{
+var peer = harness.Peer{
 	Name:   "original",
 	Module: "github.com/james-barrow/golang-ipc",
 	Listen: func(s *harness.Spec) (harness.Server, error) {

@@ -1,4 +1,6 @@
-package main
+// Package frames is the plainest way to send messages on a stream of bytes. The
+// references are no more than that, and some peers have nothing of the kind.
+package frames
 
 import (
 	"bufio"
@@ -23,12 +25,12 @@ const bufferSize = 64 << 10
 // more than handing the kernel two pieces.
 const largeMessage = 32 << 10
 
-// smallMessage is up to where a buffered reader pays.
-const smallMessage = 16 << 10
+// SmallMessage is up to where a buffered reader pays.
+const SmallMessage = 16 << 10
 
-// framer sends and receives messages on a stream of bytes. With w set, writes
+// Framer sends and receives messages on a stream of bytes. With w set, writes
 // gather in it; without, each message is one write.
-type framer struct {
+type Framer struct {
 	conn    net.Conn
 	r       io.Reader
 	w       *bufio.Writer
@@ -38,9 +40,9 @@ type framer struct {
 	vector  net.Buffers
 }
 
-// newFramer buffers both directions, or only what is read, or nothing.
-func newFramer(conn net.Conn, buffered, bufferedReads bool) *framer {
-	f := &framer{conn: conn, r: conn}
+// New returns a Framer that buffers both directions, or only what is read, or nothing.
+func New(conn net.Conn, buffered, bufferedReads bool) *Framer {
+	f := &Framer{conn: conn, r: conn}
 	if buffered {
 		f.w = bufio.NewWriterSize(conn, bufferSize)
 	}
@@ -50,7 +52,7 @@ func newFramer(conn net.Conn, buffered, bufferedReads bool) *framer {
 	return f
 }
 
-func (f *framer) Send(p []byte) error {
+func (f *Framer) Send(p []byte) error {
 	f.out = append(f.out[:0], 0, 0, 0, 0, 0, 0, 0, 1)
 	binary.BigEndian.PutUint32(f.out, uint32(len(p)))
 	switch {
@@ -72,7 +74,7 @@ func (f *framer) Send(p []byte) error {
 	}
 }
 
-func (f *framer) Flush() error {
+func (f *Framer) Flush() error {
 	if f.w == nil {
 		return nil
 	}
@@ -80,7 +82,7 @@ func (f *framer) Flush() error {
 }
 
 // receive returns a message that is valid until the next call.
-func (f *framer) receive() ([]byte, error) {
+func (f *Framer) receive() ([]byte, error) {
 	if _, err := io.ReadFull(f.r, f.head[:]); err != nil {
 		return nil, err
 	}
@@ -92,7 +94,7 @@ func (f *framer) receive() ([]byte, error) {
 	return f.in[:n], err
 }
 
-func (f *framer) Call(p []byte) ([]byte, error) {
+func (f *Framer) Call(p []byte) ([]byte, error) {
 	if err := f.Send(p); err != nil {
 		return nil, err
 	}
@@ -102,10 +104,10 @@ func (f *framer) Call(p []byte) ([]byte, error) {
 	return f.receive()
 }
 
-func (f *framer) Close() error { return f.conn.Close() }
+func (f *Framer) Close() error { return f.conn.Close() }
 
 // echo answers until the other end goes.
-func (f *framer) echo() error {
+func (f *Framer) echo() error {
 	for {
 		p, err := f.receive()
 		if err != nil {
@@ -120,7 +122,7 @@ func (f *framer) echo() error {
 	}
 }
 
-func (f *framer) sink(sink func([]byte)) error {
+func (f *Framer) sink(sink func([]byte)) error {
 	for {
 		p, err := f.receive()
 		if err != nil {
@@ -130,27 +132,27 @@ func (f *framer) sink(sink func([]byte)) error {
 	}
 }
 
-// framedServer serves every connection in a goroutine of its own.
-type framedServer struct {
-	ln   net.Listener
-	open func(net.Conn) (*framer, error)
+// Server serves every connection in a goroutine of its own.
+type Server struct {
+	Listener net.Listener
+	Open     func(net.Conn) (*Framer, error)
 }
 
-func (s *framedServer) Echo() error { return s.serve((*framer).echo) }
+func (s *Server) Echo() error { return s.serve((*Framer).echo) }
 
-func (s *framedServer) Sink(sink func([]byte)) error {
-	return s.serve(func(f *framer) error { return f.sink(sink) })
+func (s *Server) Sink(sink func([]byte)) error {
+	return s.serve(func(f *Framer) error { return f.sink(sink) })
 }
 
-func (s *framedServer) serve(handle func(*framer) error) error {
+func (s *Server) serve(handle func(*Framer) error) error {
 	for {
-		conn, err := s.ln.Accept()
+		conn, err := s.Listener.Accept()
 		if err != nil {
 			return err
 		}
 		go func() {
 			defer conn.Close()
-			if f, err := s.open(conn); err == nil {
+			if f, err := s.Open(conn); err == nil {
 				// An error is the end of the connection. Were it too early,
 				// the client would say so.
 				_ = handle(f)
@@ -159,9 +161,9 @@ func (s *framedServer) serve(handle func(*framer) error) error {
 	}
 }
 
-// dialUnix tries again while the backlog of the server is full: Linux refuses at
+// Dial tries again while the backlog of the server is full: Linux refuses at
 // once then, whatever the timeout.
-func dialUnix(s *harness.Spec) (net.Conn, error) {
+func Dial(s *harness.Spec) (net.Conn, error) {
 	for giveUp := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		conn, err := net.Dial("unix", s.Path())
 		if err == nil || !errors.Is(err, syscall.EAGAIN) || time.Now().After(giveUp) {

@@ -1,3 +1,4 @@
+// Command mangos measures mangos.
 package main
 
 import (
@@ -11,9 +12,11 @@ import (
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-// mangosPeer uses the sockets that fit: PUSH and PULL one way, REQ and REP for
+func main() { harness.Program(peer) }
+
+// peer uses the sockets that fit: PUSH and PULL one way, REQ and REP for
 // round trips.
-var mangosPeer = harness.Peer{
+var peer = harness.Peer{
 	Name:   "mangos",
 	Module: "go.nanomsg.org/mangos/v3",
 	Listen: func(s *harness.Spec) (harness.Server, error) {

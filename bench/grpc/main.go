@@ -1,3 +1,4 @@
+// Command grpc measures gRPC.
 package main
 
 import (
@@ -11,9 +12,11 @@ import (
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-// grpcPeer is one bidirectional stream for each client, with a codec that leaves
+func main() { harness.Program(peer) }
+
+// peer is one bidirectional stream for each client, with a codec that leaves
 // the bytes alone: gRPC without the cost of protobuf, in its default settings.
-var grpcPeer = harness.Peer{
+var peer = harness.Peer{
 	Name:   "gRPC",
 	Module: "google.golang.org/grpc",
 	Listen: func(s *harness.Spec) (harness.Server, error) {

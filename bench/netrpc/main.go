@@ -1,3 +1,4 @@
+// Command netrpc measures the standard library's net/rpc.
 package main
 
 import (
@@ -5,13 +6,16 @@ import (
 	"net/rpc"
 	"sync"
 
+	"github.com/joe-at-startupmedia/golang-ipc/bench/frames"
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-// netrpcPeer is the standard library's net/rpc with its gob codec. A stream is
+func main() { harness.Program(peer) }
+
+// peer is the standard library's net/rpc with its gob codec. A stream is
 // calls of which many are under way at once: it has no messages without an
 // answer.
-var netrpcPeer = harness.Peer{
+var peer = harness.Peer{
 	Name: "net/rpc",
 	Listen: func(s *harness.Spec) (harness.Server, error) {
 		ln, err := net.Listen("unix", s.Path())
@@ -21,7 +25,7 @@ var netrpcPeer = harness.Peer{
 		return &netrpcServer{ln: ln}, nil
 	},
 	Dial: func(s *harness.Spec) (harness.Client, error) {
-		conn, err := dialUnix(s)
+		conn, err := frames.Dial(s)
 		if err != nil {
 			return nil, err
 		}
