@@ -237,7 +237,8 @@ type wait struct {
 	ctx      context.Context
 	timed    bool
 	d        time.Duration
-	deadline time.Time // once start has been called
+	deadline time.Time      // once start has been called
+	manager  *ServerManager // whose Read it is, if it is for more than this client
 }
 
 // errExpired is the end of a timed wait.
@@ -350,12 +351,20 @@ func (e *endpoint) await(w *wait, poll bool) {
 		e.readAsCaller(l, w, poll)
 	case poll:
 	case shared && l.role == owner:
-		e.callers++
-		l.kick()
-		e.awaitChange(w)
-		e.callers--
+		e.awaitRole(l, w)
 	default:
 		e.awaitChange(w)
+	}
+}
+
+// awaitRole waits for the own goroutine to leave its role, or for a message.
+func (e *endpoint) awaitRole(l *link, w *wait) {
+	e.callers++
+	l.kick()
+	e.awaitChange(w)
+	e.callers--
+	if l.role == vacant {
+		e.offerRole(l)
 	}
 }
 
@@ -386,14 +395,30 @@ func (e *endpoint) readAsCaller(l *link, w *wait, poll bool) {
 		})
 		defer stop()
 	}
-	e.mu.Unlock()
-	got, err := l.fill(!poll)
-	e.mu.Lock()
-	e.take(l, got, err)
+	if w.manager == nil || w.manager.enter(l) {
+		e.mu.Unlock()
+		got, err := l.fill(!poll)
+		e.mu.Lock()
+		if w.manager != nil {
+			w.manager.leave(l)
+		}
+		e.take(l, got, err)
+		l.dec.rest()
+	}
 	l.role = vacant
-	l.dec.rest()
-	l.watch(e.reads)
 	e.arrived.wake() // for those who wait for the role
+	e.offerRole(l)
+}
+
+// offerRole sees to it that somebody takes the reader's role, which a caller
+// does not want any more: the next one in time, or at once the own goroutine if
+// callers wait for other clients, too.
+func (e *endpoint) offerRole(l *link) {
+	if e.manager == nil || e.manager.callReader(e.server) {
+		l.watch(e.reads)
+	} else {
+		l.wakeOwner()
+	}
 }
 
 // take takes in what a read of l brought. Whoever has the role calls it.
@@ -459,6 +484,16 @@ func (e *endpoint) serve(l *link) {
 	}
 	e.mu.Unlock()
 	e.clearAway(l)
+}
+
+// readAlone makes the own goroutine read, now that the manager's callers wait for
+// other clients, too.
+func (e *endpoint) readAlone() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.link != nil {
+		e.link.wakeOwner() // in vain if a caller reads, who will do it again
+	}
 }
 
 // readAsOwner takes the reader's role until the link ends or a caller wants

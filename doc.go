@@ -170,9 +170,10 @@
 //     heap, spends much of its time in the garbage collector. GOGC=400 let it
 //     take a quarter more messages of 64 bytes, and half as many again of 1 KiB
 //     (two cores, Go 1.26).
-//   - A server that has only one client answers it faster in single mode, where
-//     the goroutine that calls Read reads the socket. In MultiMode each client has
-//     a goroutine that does, and that has to wake the one in ServerManager.Read.
+//   - In MultiMode the goroutine in ServerManager.Read reads the socket itself
+//     while there is only the client that found the server empty. Else each
+//     client has a goroutine that does, and that has to wake the one in Read:
+//     answers take longer then.
 //
 // # Logging
 //

@@ -580,11 +580,23 @@ func (s *fuzzedServer) dial(t *testing.T) *net.UnixConn {
 		free = s.places.free > 0
 		s.places.mu.Unlock()
 	}
+	ends := unixPair(t)
+	select {
+	case s.listener.conns <- ends[1]:
+	case <-time.After(fuzzPatience):
+		t.Fatal("the server accepts nobody any more")
+	}
+	ends[0].SetDeadline(time.Now().Add(fuzzPatience))
+	return ends[0].(*net.UnixConn)
+}
+
+// unixPair returns two Unix sockets that are connected with each other.
+func unixPair(t *testing.T) (ends [2]net.Conn) {
+	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ends [2]net.Conn
 	for i, fd := range fds {
 		f := os.NewFile(uintptr(fd), "")
 		ends[i], err = net.FileConn(f)
@@ -593,13 +605,7 @@ func (s *fuzzedServer) dial(t *testing.T) *net.UnixConn {
 			t.Fatal(err)
 		}
 	}
-	select {
-	case s.listener.conns <- ends[1]:
-	case <-time.After(fuzzPatience):
-		t.Fatal("the server accepts nobody any more")
-	}
-	ends[0].SetDeadline(time.Now().Add(fuzzPatience))
-	return ends[0].(*net.UnixConn)
+	return ends
 }
 
 // open goes through the client's side of the handshake, and returns what the

@@ -61,9 +61,11 @@ func welcome(conn net.Conn, c *ServerConfig, s *secrets, deadline time.Time, wai
 		return nil, err
 	}
 	conn.SetDeadline(time.Time{})
-	l := newLink(conn, c.MaxMsgSize, crypt, !c.MultiMode)
+	l := newLink(conn, c.MaxMsgSize, crypt)
 	if c.MultiMode {
 		l.writeTimeout = c.WriteTimeout
+	} else {
+		l.share()
 	}
 	return l, nil
 }
@@ -128,7 +130,9 @@ func joinServer(conn net.Conn, c *ClientConfig, s *secrets) (*link, error) {
 		return nil, fmt.Errorf("answering the maximum message size: %w", err)
 	}
 	conn.SetDeadline(time.Time{}) // whoever dialled may have left one
-	return newLink(conn, limit, crypt, true), nil
+	l := newLink(conn, limit, crypt)
+	l.share()
+	return l, nil
 }
 
 // receiveHello receives the first step, and reports whether the connection is

@@ -46,11 +46,12 @@ const (
 // Where callers may read (shared), the reader's role is taken by whoever waits
 // in Read, and by the own goroutine when nobody has been there for
 // ownReadDelay; a caller that comes back asks for it with a deadline in the
-// past. Else the own goroutine has it all the time.
+// past. Else the own goroutine has it all the time, and so it has, but for calls
+// of Read in a callback, where a manager has other clients, too.
 //
-// The endpoint's mutex guards the fields down to the first blank line. Those of
-// the second block never change, those from dec on belong to the role, and those
-// from sealer on to the flush.
+// The endpoint's mutex guards the fields down to the first blank line, and the
+// manager's the one behind it. Those of the next block never change, those from
+// dec on belong to the role, and those from sealer on to the flush.
 type link struct {
 	role     role
 	turn     uint64      // counts the reads, so that a late kick hits nobody else
@@ -61,6 +62,8 @@ type link struct {
 	writeErr error       // why writing failed; reading goes on for lingerTime
 	linger   *time.Timer // ends the link after a failed write
 	frames   uint64      // received
+
+	cut bool // the manager has interrupted a caller: conn's deadline is longAgo
 
 	shared bool // callers may read
 	conn   net.Conn
@@ -97,10 +100,9 @@ func (p peerInfo) attrs() []slog.Attr {
 }
 
 // newLink returns the link of a connection whose handshake is done; c is nil if
-// it is not encrypted. Callers may read from it if share is set and its kind of
-// connection allows it.
-func newLink(conn net.Conn, maxMsgSize int, c *crypt, share bool) *link {
-	l := &link{
+// it is not encrypted.
+func newLink(conn net.Conn, maxMsgSize int, c *crypt) *link {
+	return &link{
 		conn:   conn,
 		raw:    newRawConn(conn),
 		done:   make(chan struct{}),
@@ -108,13 +110,16 @@ func newLink(conn net.Conn, maxMsgSize int, c *crypt, share bool) *link {
 		dec:    decoder{max: maxMsgSize, crypt: c},
 		sealer: sealer{crypt: c},
 	}
-	if share && l.raw != nil {
+}
+
+// share lets callers read from a new link, if its kind of connection allows it.
+func (l *link) share() {
+	if l.raw != nil {
 		l.shared = true
 		l.poke = make(chan struct{}, 1)
 		l.idle = time.NewTimer(ownReadDelay)
 		l.timed = true
 	}
-	return l
 }
 
 // errNothingYet is what a fill that does not wait returns when nothing has

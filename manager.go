@@ -32,13 +32,21 @@ type ServerManager struct {
 	// goroutine takes it for a turn, at the end of which it goes to one of
 	// those two places. So a call costs what is ready, however many clients
 	// there are.
+	//
+	// A client's own goroutine reads and fills its inbox. But while there is only
+	// the client that found the server empty, and nobody in the queue, a caller of
+	// Read reads that client's socket itself, as in single mode: that is one thread
+	// less to wake for each message. Whoever enters the queue meanwhile interrupts
+	// it.
 	mu      sync.Mutex
 	clients map[int]*Server // connected
+	only    *Server         // the one in clients, if there is just one
+	reader  *link           // its link, while a caller waits there
 	ready   fifo[*Server]
 	spent   int // of those in the queue, that have left and have only events
 	err     error
 
-	token chan struct{} // there may be something in the queue, and nobody knows
+	token chan struct{} // there may be something in the queue or to read, and nobody knows
 	done  chan struct{} // closed when err is set
 
 	turn chan struct{} // in single mode: a token for whoever handles the client
@@ -168,8 +176,13 @@ func (m *ServerManager) read(w wait, callback func(*Server, *Message, error)) er
 	if m.turn != nil {
 		return m.readSingle(w, callback)
 	}
-	for w.start(); ; {
+	w.manager = m
+	w.start()
+	for told := false; ; {
 		over := w.over()
+		if over == errExpired {
+			m.readOnly(&w, true) // looks once more
+		}
 		ended := m.ended() // before the look, lest the last events be missed
 		switch {
 		case m.handOver(callback):
@@ -178,10 +191,82 @@ func (m *ServerManager) read(w wait, callback func(*Server, *Message, error)) er
 			callback(m.server, nil, ended)
 			return ended
 		case over != nil:
+			if told {
+				m.tell() // somebody else, who may read the socket
+			}
 			return over
 		}
-		w.on(m.token, m.done)
+		told = !m.readOnly(&w, false) && w.on(m.token, m.done)
 	}
+}
+
+// readOnly lets the caller read the socket of the only client, or reports that
+// it should not. A poll does not wait.
+func (m *ServerManager) readOnly(w *wait, poll bool) bool {
+	m.mu.Lock()
+	s := m.only
+	m.mu.Unlock()
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.link
+	if l == nil || !l.shared || l.err != nil || l.role == caller || s.listed {
+		return false
+	}
+	s.reads++
+	if l.role == owner && !poll {
+		s.awaitRole(l, w)
+	}
+	if l.role == vacant && l.err == nil && !s.listed {
+		s.readAsCaller(l, w, poll)
+	}
+	return true
+}
+
+// enter is called by a caller who is about to wait at the socket of l, whose
+// deadline is set. It returns false if there is something to do instead. The
+// mutex of the client's Server is held, as it is for leave.
+func (m *ServerManager) enter(l *link) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ready.len() > 0 {
+		return false
+	}
+	m.reader = l
+	return true
+}
+
+// leave is called when the wait at the socket is over.
+func (m *ServerManager) leave(l *link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reader = nil
+	if l.cut {
+		l.cut = false
+		l.deadline = longAgo // what interrupt has set
+	}
+}
+
+// interrupt makes a caller who waits at a socket look at the queue. mu is held.
+func (m *ServerManager) interrupt() {
+	if l := m.reader; l != nil && !l.cut {
+		l.cut = true
+		l.conn.SetReadDeadline(longAgo)
+	}
+}
+
+// callReader reports whether a caller of Read should read the socket of s, and
+// tells one.
+func (m *ServerManager) callReader(s *Server) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.only != s {
+		return false
+	}
+	m.tell()
+	return true
 }
 
 // readSingle is read in single mode, where the caller reads the client's
@@ -245,8 +330,8 @@ func (m *ServerManager) next() *Server {
 	if s.queue.spent {
 		m.spent--
 	}
-	if m.ready.len() > 0 {
-		m.tell()
+	if m.ready.len() > 0 || m.only != nil && m.only != s {
+		m.tell() // the only one's socket may be free to be read
 	}
 	return s
 }
@@ -279,6 +364,9 @@ func (s *Server) endTurn() {
 	defer s.mu.Unlock()
 	if s.in.empty() {
 		s.listed = false
+		if s.link != nil && s.link.shared {
+			s.manager.callReader(s) // for whoever did not while this turn lasted
+		}
 		return
 	}
 	s.manager.enqueue(s)
@@ -294,6 +382,7 @@ func (m *ServerManager) enqueue(s *Server) {
 		m.addSpent()
 	}
 	m.tell()
+	m.interrupt()
 }
 
 // tell wakes one of those who wait; whoever finds more than one ready wakes
@@ -305,11 +394,21 @@ func (m *ServerManager) tell() {
 	}
 }
 
-// add makes a client known.
-func (m *ServerManager) add(s *Server) {
+// add makes a client known. It returns the one that was the only one before.
+func (m *ServerManager) add(s *Server) (before *Server) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	before = m.only
 	m.clients[s.id] = s
+	m.count()
+	return before
+}
+
+// empty reports whether there are no clients.
+func (m *ServerManager) empty() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.clients) == 0
 }
 
 // remove takes a client that leaves out of Servers. What it has sent can still
@@ -318,6 +417,17 @@ func (m *ServerManager) remove(s *Server) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.clients, s.id)
+	m.count()
+}
+
+// count sees whether there is one client only.
+func (m *ServerManager) count() {
+	m.only = nil
+	if len(m.clients) == 1 {
+		for _, s := range m.clients {
+			m.only = s
+		}
+	}
 }
 
 // departed bounds what the clients that have left can take of memory.

@@ -405,10 +405,7 @@ func (s *Server) serveSingle(l *link) {
 func (s *Server) serveClient(l *link) {
 	defer s.places.release()
 	defer close(l.done)
-	c := &Server{ServerManager: s.ServerManager, addr: s.addr}
-	c.init(s.socket, s.log, NotConnected, false)
-	c.out.max = s.config.MaxMsgSize
-	c.server = c
+	c := s.newClient()
 	if !s.admit(c, l) {
 		l.conn.Close()
 		return
@@ -417,6 +414,15 @@ func (s *Server) serveClient(l *link) {
 	c.serve(l)
 	s.dismiss(c, l)
 	c.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", l.err))
+}
+
+// newClient returns the Server of a client that is not known yet.
+func (s *Server) newClient() *Server {
+	c := &Server{ServerManager: s.ServerManager, addr: s.addr}
+	c.init(s.socket, s.log, NotConnected, false)
+	c.out.max = s.config.MaxMsgSize
+	c.server = c
+	return c
 }
 
 // admit gives a client its number and makes it known.
@@ -428,8 +434,13 @@ func (s *Server) admit(c *Server, l *link) bool {
 	}
 	s.lastID++
 	c.id = s.lastID
+	if s.ServerManager.empty() {
+		l.share()
+	}
 	c.attach(l) // before anybody can find it among the Servers, and write to it
-	s.ServerManager.add(c)
+	if before := s.ServerManager.add(c); before != nil {
+		before.readAlone()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.manager = s.ServerManager
