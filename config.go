@@ -99,7 +99,8 @@ type ServerConfig struct {
 
 	// BusyPoll is how long a reader keeps trying after each message before
 	// it sleeps: it saves the time that waking up takes, and costs a core
-	// while it tries. In MultiMode the reader of every client does so for
+	// while it tries, though on Linux it leaves the core to whoever waits for
+	// it. In MultiMode the reader of every client does so for
 	// itself: with more clients in conversation at once than there are cores to
 	// spare they slow each other down. It applies to Unix and TCP sockets. 0
 	// is off.
@@ -154,7 +155,8 @@ type ClientConfig struct {
 
 	// BusyPoll is how long a reader keeps trying after each message before
 	// it sleeps: it saves the time that waking up takes, and costs a core
-	// while it tries. It applies to Unix and TCP sockets. 0 is off.
+	// while it tries, though on Linux it leaves the core to whoever waits for
+	// it. It applies to Unix and TCP sockets. 0 is off.
 	BusyPoll time.Duration
 }
 

@@ -18,6 +18,11 @@ const (
 	// write has failed.
 	lingerTime = 100 * time.Millisecond
 
+	// yieldAfter is how long a reader with BusyPoll tries before it lets others
+	// have the processor each time: one of them may be the peer. Sooner would
+	// keep two that can have a processor each on one.
+	yieldAfter = 20 * time.Microsecond
+
 	// maxEmptyReads is how often in a row a connection may have nothing to
 	// say for itself.
 	maxEmptyReads = 100
@@ -169,9 +174,13 @@ func readSome(conn net.Conn, b []byte) (n int, err error) {
 // the deadline every time, so that it is as easy to interrupt as a wait.
 func (l *link) busyRead() (int, error) {
 	l.fresh = false
-	for start := time.Now(); time.Since(start) < l.busyPoll; {
+	start := time.Now()
+	for tried := time.Duration(0); tried < l.busyPoll; tried = time.Since(start) {
 		if n, err := l.raw.read(&l.dec, false); err != errNothingYet {
 			return n, err
+		}
+		if tried > yieldAfter {
+			yield()
 		}
 	}
 	return l.raw.read(&l.dec, true)
