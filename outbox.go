@@ -98,6 +98,11 @@ type large struct {
 	err    error
 }
 
+// maxFlight is how many segments one system call is given: more than a socket
+// holds, and not so much that a Write would wait long for the room of what the
+// kernel has taken already.
+const maxFlight = 4
+
 // maxIdleQueue is the longest queue whose memory an idle outbox keeps.
 const maxIdleQueue = 16
 
@@ -390,10 +395,11 @@ func (m *large) ended() bool {
 	}
 }
 
-// take returns what the next system call writes: a large message, or all
-// before the next one.
+// take returns what the next system call writes: a large message, or what is
+// before the next one, up to maxFlight.
 func (o *outbox) take() []segment {
 	segs := o.queue[o.head:]
+	segs = segs[:min(len(segs), maxFlight)]
 	for i := range segs {
 		if segs[i].large != nil {
 			segs = segs[:max(i, 1)]
