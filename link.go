@@ -174,12 +174,11 @@ func readSome(conn net.Conn, b []byte) (n int, err error) {
 // the deadline every time, so that it is as easy to interrupt as a wait.
 func (l *link) busyRead() (int, error) {
 	l.fresh = false
-	start := time.Now()
-	for tried := time.Duration(0); tried < l.busyPoll; tried = time.Since(start) {
+	for start := time.Now(); time.Since(start) < l.busyPoll; {
 		if n, err := l.raw.read(&l.dec, false); err != errNothingYet {
 			return n, err
 		}
-		if tried > yieldAfter {
+		if time.Since(start) > yieldAfter {
 			yield()
 		}
 	}
