@@ -100,10 +100,9 @@ type ServerConfig struct {
 	// BusyPoll is how long a reader keeps trying after each message before
 	// it sleeps: it saves the time that waking up takes, and costs a core
 	// while it tries, though on Linux it leaves the core to whoever waits for
-	// it. In MultiMode the reader of every client does so for
-	// itself: with more clients in conversation at once than there are cores to
-	// spare they slow each other down. It applies to Unix and TCP sockets. 0
-	// is off.
+	// it. In MultiMode the reader of every client does so for itself: with
+	// more clients in conversation at once than there are cores to spare they
+	// slow each other down. It applies to Unix and TCP sockets. 0 is off.
 	BusyPoll time.Duration
 }
 

@@ -80,17 +80,23 @@ func mustClose(t *testing.T, c io.Closer) {
 	}
 }
 
-// startPair starts a server and a client of it, in a folder of their own. The
-// server is closed at the end of the test, the client is the caller's to close.
-func startPair(t *testing.T, multi bool) (*Server, *Client) {
+// startServer starts a server in a folder of its own, and closes it at the end of
+// the test.
+func startServer(t *testing.T, multi bool) *Server {
 	t.Helper()
-	dir := filepath.Dir(inFolder(t))
-	server, err := StartServer(&ServerConfig{Name: "test", SocketDir: dir, MultiMode: multi})
+	server, err := StartServer(&ServerConfig{Name: "test", SocketDir: filepath.Dir(inFolder(t)), MultiMode: multi})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { mustClose(t, server) })
-	client, err := StartClient(&ClientConfig{Name: "test", SocketDir: dir})
+	return server
+}
+
+// startPair starts a server and a client of it, which is the caller's to close.
+func startPair(t *testing.T, multi bool) (*Server, *Client) {
+	t.Helper()
+	server := startServer(t, multi)
+	client, err := StartClient(&ClientConfig{Name: "test", SocketDir: server.config.SocketDir})
 	if err != nil {
 		t.Fatal(err)
 	}

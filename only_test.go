@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -26,12 +25,7 @@ type onlyServer struct {
 
 func startOnly(t *testing.T) onlyServer {
 	t.Helper()
-	server, err := StartServer(&ServerConfig{Name: "test", SocketDir: filepath.Dir(inFolder(t)), MultiMode: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { mustClose(t, server) })
-	return onlyServer{server, t}
+	return onlyServer{startServer(t, true), t}
 }
 
 // join admits a client, and returns its Server and the client's end.
@@ -50,6 +44,14 @@ func (s onlyServer) join() (*Server, net.Conn) {
 		s.dismiss(c, l)
 	})
 	return c, ends[0]
+}
+
+// meet is join, after which the event Connected has been read.
+func (s onlyServer) meet() (*Server, net.Conn) {
+	s.t.Helper()
+	c, conn := s.join()
+	s.want(c, eventType)
+	return c, conn
 }
 
 // stopTimer stops the timer of a client's link for ever.
@@ -112,8 +114,7 @@ func (s onlyServer) inReader() bool {
 
 func TestOnlyClientIsReadByTheCaller(t *testing.T) {
 	s := startOnly(t)
-	c, conn := s.join()
-	s.want(c, eventType)
+	c, conn := s.meet()
 	go func() {
 		for !s.inReader() {
 			runtime.Gosched()
@@ -130,10 +131,8 @@ func TestOnlyClientIsReadByTheCaller(t *testing.T) {
 // begins to.
 func TestOnlyClientGetsCompany(t *testing.T) {
 	s := startOnly(t)
-	first, conn := s.join()
-	s.want(first, eventType)
-	second, _ := s.join()
-	s.want(second, eventType)
+	first, conn := s.meet()
+	s.meet()
 	s.send(conn, 1)
 	s.want(first, 1)
 }
@@ -142,8 +141,7 @@ func TestOnlyClientGetsCompany(t *testing.T) {
 // join, and leaves the socket to the client's own goroutine then.
 func TestOnlyClientGetsCompanyInRead(t *testing.T) {
 	s := startOnly(t)
-	first, conn := s.join()
-	s.want(first, eventType)
+	first, conn := s.meet()
 	var second *Server
 	var other net.Conn
 	s.inTime(func() {
@@ -176,10 +174,8 @@ func TestOnlyClientGetsCompanyInRead(t *testing.T) {
 // and gives it back: those who wait for all clients depend on that.
 func TestOnlyClientIsReadInCallback(t *testing.T) {
 	s := startOnly(t)
-	first, conn := s.join()
-	s.want(first, eventType)
-	second, _ := s.join()
-	s.want(second, eventType)
+	first, conn := s.meet()
+	s.meet()
 	for range 200 {
 		go s.send(conn, 1)
 		s.inTime(func() {
@@ -197,8 +193,7 @@ func TestOnlyClientIsReadInCallback(t *testing.T) {
 // When one of two callers has handled a message, the other one reads the socket.
 func TestOnlyClientHasTwoReaders(t *testing.T) {
 	s := startOnly(t)
-	c, conn := s.join()
-	s.want(c, eventType)
+	_, conn := s.meet()
 	for n := range 200 {
 		s.inTime(func() {
 			got := make(chan int, 2)
@@ -228,8 +223,7 @@ func TestOnlyClientHasTwoReaders(t *testing.T) {
 // somebody else.
 func TestOnlyClientIsPassedOn(t *testing.T) {
 	s := startOnly(t)
-	c, conn := s.join()
-	s.want(c, eventType)
+	_, conn := s.meet()
 	for n := range 200 {
 		s.inTime(func() {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -273,8 +267,7 @@ func TestOnlyClientIsPassedOn(t *testing.T) {
 // However short the waits are, they come to look at the socket.
 func TestOnlyClientWithShortWaits(t *testing.T) {
 	s := startOnly(t)
-	c, conn := s.join()
-	s.want(c, eventType)
+	_, conn := s.meet()
 	for d := time.Duration(-1); d < 3*time.Microsecond; d += 10 {
 		s.send(conn, 1)
 		s.inTime(func() {
@@ -289,11 +282,7 @@ func TestOnlyClientWithShortWaits(t *testing.T) {
 func TestOnlyClientNeedsNoTimer(t *testing.T) {
 	for _, readers := range []int{1, 3} {
 		t.Run(fmt.Sprint(readers, " readers"), func(t *testing.T) {
-			dir := filepath.Dir(inFolder(t))
-			server, err := StartServer(&ServerConfig{Name: "test", SocketDir: dir, MultiMode: true})
-			if err != nil {
-				t.Fatal(err)
-			}
+			server := startServer(t, true)
 			ctx, cancel := context.WithCancel(t.Context())
 			var reading, calling sync.WaitGroup
 			for range readers {
@@ -303,12 +292,11 @@ func TestOnlyClientNeedsNoTimer(t *testing.T) {
 				})
 			}
 			for n := range 3 {
-				calling.Go(func() { comeAndGo(t, dir, n) })
+				calling.Go(func() { comeAndGo(t, server.config.SocketDir, n) })
 			}
 			calling.Wait()
 			cancel()
 			reading.Wait()
-			mustClose(t, server)
 		})
 	}
 }
