@@ -242,7 +242,7 @@ func (c *Client) connectError(ctx context.Context, last error) error {
 	if last == nil {
 		return detailf(ErrTimeout, "%s", text)
 	}
-	return &detail{fmt.Sprintf("%s: %v", text, last), errors.Join(ErrTimeout, last)}
+	return detailf(errors.Join(ErrTimeout, last), "%s: %v", text, last)
 }
 
 // backOff waits before the next attempt, and makes the pause after it longer.

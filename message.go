@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/errs"
 )
 
 // Message is what Read returns: a message of the peer, or an event of this
@@ -33,7 +35,7 @@ type Message struct {
 // TimeoutMessage is what ReadTimed returns if nothing came and the caller
 // named no message of its own. It is shared: compare with it, do not change
 // it. Compare before looking at MsgType, which is 2, as a message's may be.
-var TimeoutMessage = &Message{MsgType: 2, Err: &sentinel{"timed_out", ErrTimeout}}
+var TimeoutMessage = &Message{MsgType: 2, Err: &errs.Sentinel{Text: "timed_out", Also: ErrTimeout}}
 
 // eventType is the MsgType of events.
 const eventType = -1

@@ -1,0 +1,44 @@
+// Package errs has the errors that the internal packages return and package
+// ipc exports, and the types that they are made of.
+package errs
+
+import (
+	"fmt"
+	"syscall"
+)
+
+// The sentinels. Package ipc documents them where it exports them.
+var (
+	Name               error = &Sentinel{Text: "ipcName cannot be an empty string"}
+	InUse              error = &Sentinel{Text: "a live server has this name", Also: syscall.EADDRINUSE}
+	Version            error = &Sentinel{Text: "protocol version differs"}
+	EncryptionRequired error = &Sentinel{Text: "encryption is required"}
+	Protocol           error = &Sentinel{Text: "protocol violation"}
+)
+
+// Sentinel is an error with a fixed text. It may also match an error of the
+// standard library.
+type Sentinel struct {
+	Text string
+	Also error
+}
+
+func (e *Sentinel) Error() string { return e.Text }
+func (e *Sentinel) Unwrap() error { return e.Also }
+
+// detail words err anew, where err's own text does not fit into the sentence.
+type detail struct {
+	text string
+	err  error
+}
+
+func (e *detail) Error() string { return e.text }
+func (e *detail) Unwrap() error { return e.err }
+
+// Detail returns an error that matches err and says text alone.
+func Detail(err error, text string) error { return &detail{text, err} }
+
+// Detailf is Detail with a formatted text.
+func Detailf(err error, format string, args ...any) error {
+	return Detail(err, fmt.Sprintf(format, args...))
+}
