@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
 const (
@@ -86,8 +88,8 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 	c := &Client{config: cfg, done: make(chan struct{}), began: time.Now()}
 	name := cfg.Name
 	if cfg.Dial == nil {
-		if c.path, err = socketPath(cfg.SocketDir, cfg.Name); err != nil {
-			return nil, fmt.Errorf("ipc: client: %w", err)
+		if c.path, err = sockfile.Path(cfg.SocketDir, cfg.Name); err != nil {
+			return nil, fmt.Errorf("ipc: start client: %w", err)
 		}
 		name = c.path
 	}

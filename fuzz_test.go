@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
 // Scripts. A fuzzer that is to find what large frames do should not have to
@@ -843,10 +845,10 @@ func checkPermissions(t *testing.T, c *ServerConfig) {
 		want = c.Mode
 	}
 	switch {
-	case err == nil && perm.mode != want:
-		t.Fatalf("mode %v, want %v", perm.mode, want)
-	case err == nil && (perm.gid == -1) != (c.Group == ""):
-		t.Fatalf("group %d for %q", perm.gid, c.Group)
+	case err == nil && perm.Mode != want:
+		t.Fatalf("mode %v, want %v", perm.Mode, want)
+	case err == nil && (perm.GID == -1) != (c.Group == ""):
+		t.Fatalf("group %d for %q", perm.GID, c.Group)
 	case err != nil && c.Group == "":
 		t.Fatal(err)
 	}
@@ -855,7 +857,7 @@ func checkPermissions(t *testing.T, c *ServerConfig) {
 // checkPath checks that a name makes a file in its folder and nowhere else.
 func checkPath(t *testing.T, dir, name string) {
 	t.Helper()
-	path, err := socketPath(dir, name)
+	path, err := sockfile.Path(dir, name)
 	if err != nil {
 		if !errors.Is(err, ErrName) {
 			t.Fatal(err)
@@ -865,7 +867,7 @@ func checkPath(t *testing.T, dir, name string) {
 		}
 		return
 	}
-	if len(path) > maxSocketPath || strings.ContainsRune(path, 0) || path[0] == '@' ||
+	if len(path) >= len(syscall.RawSockaddrUnix{}.Path) || strings.ContainsRune(path, 0) || path[0] == '@' ||
 		filepath.Base(path) != name+".sock" || filepath.Dir(path) != filepath.Clean(dir) {
 		t.Fatalf("%q in %q became %q", name, dir, path)
 	}

@@ -4,12 +4,14 @@ import (
 	"net"
 	"syscall"
 	"testing"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/socktest"
 )
 
 // Only a large message makes the kernel's buffer wide, and only the sender's.
 func TestWideBuffer(t *testing.T) {
 	server, client := startPair(t, false)
-	defer mustClose(t, client)
+	defer socktest.Close(t, client)
 
 	sendBuffer := func(e any) int {
 		t.Helper()

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/socktest"
 )
 
 // The tests here are about who reads the socket of the only client. They stop the
@@ -339,7 +341,7 @@ func comeAndGo(t *testing.T, dir string, n int) {
 				}
 			}
 		}
-		mustClose(t, client)
+		socktest.Close(t, client)
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/socktest"
 )
 
 // self is who we are to a peer.
@@ -22,9 +24,12 @@ func self() Peer {
 // connected returns both ends of a connection over a socket.
 func connected(t *testing.T) (server, client net.Conn) {
 	t.Helper()
-	path := inFolder(t)
-	l := mustListen(t, path, ownerOnly)
-	client, err := dialSocket(t.Context(), path)
+	l, err := net.Listen("unix", socktest.Path(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socktest.Close(t, l)
+	client, err = dialSocket(t.Context(), l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +53,8 @@ func TestPeerOf(t *testing.T) {
 			t.Errorf("%s: %v, %v: want %v", name, got, err, self())
 		}
 	}
-	// It is known for as long as the connection is open, whoever has left.
-	mustClose(t, client)
+	// It is known for as long as the connection is open, even when the peer has left.
+	socktest.Close(t, client)
 	if got, err := peerOf(server); got != self() || err != nil {
 		t.Errorf("%v, %v: want %v", got, err, self())
 	}
@@ -59,9 +64,16 @@ func TestPeerOf(t *testing.T) {
 }
 
 func TestPeerOfOtherUser(t *testing.T) {
-	path := inSharedFolder(t)
-	l := mustListen(t, path, socketPerm{0o777, -1})
-	asStranger(t, func() {
+	path := socktest.SharedPath(t)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socktest.Close(t, l)
+	if err := os.Chmod(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	socktest.AsStranger(t, func() {
 		client, err := dialSocket(t.Context(), path)
 		if err != nil {
 			t.Error(err)
@@ -75,7 +87,7 @@ func TestPeerOfOtherUser(t *testing.T) {
 		}
 		defer server.Close()
 		got, err := peerOf(server)
-		if want := (Peer{os.Getpid(), stranger, stranger}); got != want || err != nil {
+		if want := (Peer{os.Getpid(), socktest.Stranger, socktest.Stranger}); got != want || err != nil {
 			t.Errorf("client is %v, %v: want %v", got, err, want)
 		}
 		if got, err := peerOf(client); got != (Peer{os.Getpid(), 0, 0}) || err != nil {
@@ -137,7 +149,7 @@ func TestPeerOfSocketpair(t *testing.T) {
 
 func TestSameUser(t *testing.T) {
 	own := uint32(os.Geteuid())
-	for uid, want := range map[uint32]bool{own: true, 0: true, own + 1: false, stranger + 1: false, 1<<32 - 1: false} {
+	for uid, want := range map[uint32]bool{own: true, 0: true, own + 1: false, socktest.Stranger + 1: false, 1<<32 - 1: false} {
 		err := SameUser(Peer{PID: 1, UID: uid})
 		if want != (err == nil) {
 			t.Errorf("uid %d: %v", uid, err)

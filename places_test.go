@@ -2,7 +2,11 @@
 
 package ipc
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/socktest"
+)
 
 // A client that has left is held against the bound with more than its message,
 // which may be tiny, until that has been read.
@@ -13,7 +17,7 @@ func TestDepartedClientsCount(t *testing.T) {
 	if err := client.Write(1, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	mustClose(t, client)
+	socktest.Close(t, client)
 	<-here.done // it has left
 	held := func() int {
 		server.places.mu.Lock()

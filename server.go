@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
 const (
@@ -119,32 +121,32 @@ func listen(c *ServerConfig) (net.Listener, string, error) {
 		}
 		return c.Listener, name, nil
 	}
-	path, err := socketPath(c.SocketDir, c.Name)
+	path, err := sockfile.Path(c.SocketDir, c.Name)
 	if err != nil {
-		return nil, "", fmt.Errorf("ipc: server: %w", err)
+		return nil, "", fmt.Errorf("ipc: start server: %w", err)
 	}
 	perm, err := permissions(c)
 	if err != nil {
-		return nil, "", err
+		return nil, "", fmt.Errorf("ipc: start server: %w", err)
 	}
 	l, err := listenSocket(path, perm, c.Logger)
 	return l, path, err
 }
 
 // permissions returns those that c asks for.
-func permissions(c *ServerConfig) (socketPerm, error) {
-	perm := socketPerm{mode: 0o600, gid: -1}
+func permissions(c *ServerConfig) (sockfile.Perm, error) {
+	perm := sockfile.Perm{Mode: 0o600, GID: -1}
 	switch {
 	case c.UnmaskPermissions:
-		perm.mode = 0o777
+		perm.Mode = 0o777
 	case c.Mode != 0:
-		perm.mode = c.Mode & fs.ModePerm
+		perm.Mode = c.Mode & fs.ModePerm
 	}
 	if c.Group == "" {
 		return perm, nil
 	}
 	var err error
-	perm.gid, err = lookupGroup(c.Group)
+	perm.GID, err = sockfile.LookupGroup(c.Group)
 	return perm, err
 }
 

@@ -1,6 +1,6 @@
 //go:build darwin || dragonfly || freebsd || netbsd || openbsd
 
-package ipc
+package sockfile
 
 import (
 	"fmt"
@@ -10,15 +10,15 @@ import (
 )
 
 // limitMode does nothing: a socket's descriptor has no mode here that bind would
-// heed. Until setPerm the file has what the umask leaves, which lets nobody in, as
-// nobody listens yet.
-func limitMode(int, socketPerm) error { return nil }
+// heed. Until setPerm the file has what the umask leaves, and every connect is
+// refused, since the socket does not listen yet.
+func limitMode(int, Perm) error { return nil }
 
 // setPerm gives the socket self at path the group and mode of perm. It does not
 // follow a link that the path might have been replaced by; another file in the
 // socket's own folder is all that could be changed instead, and that only where
-// the folder lets strangers replace our files.
-func setPerm(path string, self fs.FileInfo, perm socketPerm) error {
+// the folder lets other users replace this one's files.
+func setPerm(path string, self fs.FileInfo, perm Perm) error {
 	dir, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {
 		return err
@@ -32,10 +32,10 @@ func setPerm(path string, self fs.FileInfo, perm socketPerm) error {
 	if !os.SameFile(info, self) {
 		return &fs.PathError{Op: "lstat", Path: path, Err: errReplaced}
 	}
-	if perm.gid != -1 {
-		if err := dir.Lchown(name, -1, perm.gid); err != nil {
-			return fmt.Errorf("give %s to group %d: %w", path, perm.gid, err)
+	if perm.GID != -1 {
+		if err := dir.Lchown(name, -1, perm.GID); err != nil {
+			return fmt.Errorf("give %s to group %d: %w", path, perm.GID, err)
 		}
 	}
-	return dir.Chmod(name, perm.mode.Perm())
+	return dir.Chmod(name, perm.Mode.Perm())
 }

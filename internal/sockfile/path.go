@@ -1,0 +1,34 @@
+// Package sockfile keeps Unix domain sockets as files: where a named socket lies,
+// which of several servers gets it, what becomes of the file that a killed server
+// left behind, and who may connect.
+//
+// Its errors have no prefix: package ipc puts "ipc:", the operation and the socket
+// in front, once.
+package sockfile
+
+import (
+	"os"
+	"strings"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/errs"
+)
+
+// Path returns the path of the socket that name stands for in dir, or an error
+// that is [errs.Name]. The name is one element of a path and nothing else, so that
+// no name leads out of dir. On a system without these sockets the path is good for
+// a label.
+func Path(dir, name string) (string, error) {
+	switch {
+	case name == "":
+		return "", errs.Name
+	case name == "." || name == "..":
+		return "", errs.Detailf(errs.Name, "ipcName cannot be %q", name)
+	case strings.ContainsAny(name, "/"+string(os.PathSeparator)):
+		return "", errs.Detailf(errs.Name, "ipcName %q contains a path separator", name)
+	case strings.ContainsRune(name, 0):
+		return "", errs.Detailf(errs.Name, "ipcName %q contains a NUL", name)
+	case strings.ContainsRune(dir, 0):
+		return "", errs.Detailf(errs.Name, "SocketDir %q contains a NUL", dir)
+	}
+	return address(dir + "/" + name + ".sock")
+}
