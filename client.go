@@ -83,7 +83,7 @@ func StartClient(config *ClientConfig) (*Client, error) {
 func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, error) {
 	cfg, err := config.withDefaults()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("ipc: start client: %w", err)
 	}
 	c := &Client{config: cfg, done: make(chan struct{}), began: time.Now()}
 	name := cfg.Name

@@ -236,7 +236,8 @@ func (c *ClientConfig) withDefaults() (ClientConfig, error) {
 	return d, err
 }
 
-// invalid is the error for a configuration that cannot work.
+// invalid returns the error for a configuration that cannot work. Its caller adds
+// the prefix.
 func invalid(format string, args ...any) error {
-	return fmt.Errorf("ipc: "+format+": %w", append(args, fs.ErrInvalid)...)
+	return fmt.Errorf(format+": %w", append(args, fs.ErrInvalid)...)
 }

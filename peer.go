@@ -31,7 +31,8 @@ func (p Peer) LogValue() slog.Value {
 }
 
 // SameUser is an Authorize function that admits processes of our own effective
-// user, and root's. To others it answers ErrUnauthorized.
+// user, and root's. For others it returns the reason, an error that matches
+// [ErrUnauthorized].
 //
 // In a user namespace, do not use it as user 65534: all users without an id there
 // look like that one.
@@ -40,5 +41,5 @@ func SameUser(p Peer) error {
 	if p.UID == own || p.UID == 0 {
 		return nil
 	}
-	return fmt.Errorf("ipc: %w: uid %d is neither %d nor root", ErrUnauthorized, p.UID, own)
+	return detailf(ErrUnauthorized, "uid %d is neither %d nor root", p.UID, own)
 }

@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// peerOf returns who is at the other end of conn. Of anything but a connection
+// peerOf returns the process at the other end of conn. Of anything but a connection
 // over a Unix socket the kernel knows nothing, and the error matches
-// [errors.ErrUnsupported].
+// [errors.ErrUnsupported]. Its caller adds the prefix.
 func peerOf(conn net.Conn) (Peer, error) {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
@@ -19,12 +19,12 @@ func peerOf(conn net.Conn) (Peer, error) {
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return Peer{}, fmt.Errorf("ipc: peer: %w", err)
+		return Peer{}, fmt.Errorf("credentials: %w", err)
 	}
 	var cred *syscall.Ucred
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		// For another family, SO_PEERCRED would succeed and say nobody.
+		// For another family, SO_PEERCRED would succeed and tell no peer.
 		domain, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_DOMAIN)
 		if err == nil && domain == syscall.AF_UNIX {
 			cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
@@ -32,7 +32,7 @@ func peerOf(conn net.Conn) (Peer, error) {
 		failed = os.NewSyscallError("getsockopt", err)
 	})
 	if err = errors.Join(err, failed); err != nil {
-		return Peer{}, fmt.Errorf("ipc: peer: %w", err)
+		return Peer{}, fmt.Errorf("credentials: %w", err)
 	}
 	if cred == nil || cred.Uid == math.MaxUint32 { // the latter where nothing is connected
 		return Peer{}, noPeer(conn)
@@ -41,5 +41,5 @@ func peerOf(conn net.Conn) (Peer, error) {
 }
 
 func noPeer(conn net.Conn) error {
-	return fmt.Errorf("ipc: peer of a %T: %w", conn, errors.ErrUnsupported)
+	return fmt.Errorf("credentials of a %T: %w", conn, errors.ErrUnsupported)
 }

@@ -8,7 +8,7 @@ import (
 	"net"
 )
 
-// peerOf fails: an Authorize function would have nothing to go by.
+// peerOf fails: the kernel is not asked who the peer is.
 func peerOf(net.Conn) (Peer, error) {
-	return Peer{}, fmt.Errorf("ipc: peer: %w on this system", errors.ErrUnsupported)
+	return Peer{}, fmt.Errorf("credentials: %w on this system", errors.ErrUnsupported)
 }

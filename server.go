@@ -81,7 +81,7 @@ type listening struct {
 func StartServer(config *ServerConfig) (*Server, error) {
 	cfg, err := config.withDefaults()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("ipc: start server: %w", err)
 	}
 	listener, name, err := listen(&cfg)
 	if err != nil {
