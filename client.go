@@ -12,34 +12,33 @@ import (
 	"time"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
+	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 )
 
 const (
-	// firstPause is the pause before the second attempt to connect.
-	firstPause = 5 * time.Millisecond
+	// minPause is the pause before the second attempt to connect, and the least
+	// before each later one: a program that means seconds by RetryTimer: 20,
+	// which are nanoseconds, does not make a hot loop.
+	minPause = 5 * time.Millisecond
 
 	// settled is how long a connection must last, if no frame comes, for the
-	// pauses to start anew: a server that drops whoever it accepts must not
-	// be asked in a hot loop.
+	// pauses to start anew: a server that drops each client at once must not
+	// make a hot loop.
 	settled = time.Second
 
 	// permissionGrace is how long a refused permission may be that of a
 	// server which has bound its socket and not yet opened it to others.
 	permissionGrace = 250 * time.Millisecond
-
-	// closeFlush bounds the time that Close spends on sending what was
-	// accepted.
-	closeFlush = time.Second
 )
 
-// Client is a connection to a server that makes itself anew whenever it is
-// lost, until Close. All methods may be called at once from any goroutine.
+// A Client is connected to a server. It reconnects automatically until it is
+// closed. All methods may be called at once from any goroutine.
 //
 //	Connecting ─► Connected ─► ReConnecting ─► Timeout
 //	                  ▲             │
 //	                  └─────────────┘      any other ─► Closing ─► Closed
 type Client struct {
-	endpoint
+	session
 
 	config ClientConfig
 	path   string
@@ -93,17 +92,20 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 		}
 		name = c.path
 	}
-	c.init(name, cfg.Logger, Connecting, true)
+	c.init(name, cfg.Logger, Connecting)
+	c.out.resend = true
+	c.direct = true
+	c.delay = cfg.loopDelay
 	c.mu.Lock()
 	c.event(Connecting, nil)
 	c.mu.Unlock()
-	l, err := c.connect(ctx, c.giveUp)
+	conn, err := c.connect(ctx, c.giveUp)
 	if err != nil {
 		return nil, c.explain("connect to", err)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.attach(l)
-	go c.run(l)
+	c.attach(conn)
+	go c.run(conn)
 	return c, nil
 }
 
@@ -116,36 +118,39 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 // Closed and [ErrClosed].
 //
 // It may be called more than once, from any goroutine, and returns the same
-// every time.
+// every time. On a nil Client it does nothing.
 func (c *Client) Close() error {
+	if c == nil {
+		return nil
+	}
 	c.closeOnce.Do(func() {
-		late, cancel := context.WithTimeout(context.Background(), closeFlush)
+		ctx, cancel := context.WithTimeout(context.Background(), closeFlush)
 		defer cancel()
 		end := c.closed()
 		c.beginClose(end)
 		c.cancel()
-		unsent := c.shut(late.Done(), end)
+		unsent := c.awaitLoss(c.hangUp(ctx, end))
 		<-c.done
-		unsent += c.unsent
-		c.finish(Closed, end)
-		c.closeErr = c.unsentError(unsent)
+		c.finish(end)
+		c.closeErr = c.unsentError(unsent + c.unsent)
 		c.logf(slog.LevelInfo, "client closed")
 	})
 	return c.closeErr
 }
 
-// run keeps the client connected, l first, until Close or a Timeout.
-func (c *Client) run(l *link) {
+// run keeps the client connected, first by first, until Close or a Timeout. It
+// is the own goroutine of each connection.
+func (c *Client) run(first *conn) {
 	defer close(c.done)
-	for {
-		c.logf(slog.LevelInfo, "connected", l.peer.attrs()...)
-		c.serve(l)
-		lost := c.partClient(l)
-		close(l.done)
-		if !lost {
+	for conn := first; ; {
+		c.logf(slog.LevelInfo, "connected", conn.peer.attrs()...)
+		conn.serve()
+		again := c.lose(conn)
+		close(conn.done)
+		if !again {
 			return
 		}
-		c.logf(slog.LevelInfo, "connection lost", slog.Any("reason", l.err))
+		c.logf(slog.LevelInfo, "connection lost", slog.Any("reason", conn.err))
 		next, err := c.connect(c.ctx, c.report())
 		if err != nil {
 			c.timeOut(err)
@@ -155,22 +160,22 @@ func (c *Client) run(l *link) {
 		c.stats.Reconnects++
 		c.mu.Unlock()
 		if !c.attach(next) {
-			next.conn.Close()
+			closeConn(next.netConn)
 			return
 		}
-		l = next
+		conn = next
 	}
 }
 
-// partClient takes a lost connection away, and reports whether there is to be
+// lose takes a lost connection away, and reports whether there is to be
 // another.
-func (c *Client) partClient(l *link) bool {
+func (c *Client) lose(conn *conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l.frames > 0 || time.Since(l.start) >= settled {
+	if conn.in.frames > 0 || time.Since(conn.began) >= settled {
 		c.pause = 0
 	}
-	c.part(l)
+	c.detach(conn)
 	if c.closing {
 		return false
 	}
@@ -191,7 +196,7 @@ func (c *Client) timeOut(err error) {
 		return
 	}
 	c.out.refuse(err)
-	c.unsent = c.out.end()
+	c.unsent = c.out.end(false)
 	c.err = err
 	c.event(Timeout, err)
 	c.mu.Unlock()
@@ -199,9 +204,8 @@ func (c *Client) timeOut(err error) {
 }
 
 // connect makes a connection, however many attempts that takes, until ctx ends
-// or the Timeout passes. After each failure it asks stop for its opinion: an
-// error ends it.
-func (c *Client) connect(ctx context.Context, stop func(error) error) (*link, error) {
+// or the Timeout passes. After each failure it gives up if stop returns an error.
+func (c *Client) connect(ctx context.Context, stop func(error) error) (*conn, error) {
 	bounded, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if c.config.Timeout > 0 {
@@ -213,9 +217,9 @@ func (c *Client) connect(ctx context.Context, stop func(error) error) (*link, er
 		if err := c.backOff(bounded); err != nil {
 			return nil, c.connectError(ctx, last)
 		}
-		l, err := c.attempt(bounded)
+		conn, err := c.attempt(bounded)
 		if err == nil {
-			return l, nil
+			return conn, nil
 		}
 		if bounded.Err() != nil {
 			if last == nil {
@@ -250,12 +254,13 @@ func (c *Client) connectError(ctx context.Context, last error) error {
 // backOff waits before the next attempt, and makes the pause after it longer.
 func (c *Client) backOff(ctx context.Context) error {
 	pause := c.pause
-	c.pause = min(max(2*pause, firstPause), c.config.RetryTimer)
+	c.pause = max(min(2*pause, c.config.RetryTimer), minPause)
 	if pause == 0 {
 		return ctx.Err()
 	}
 	// Clients that lost the same server should not come back all at once.
-	t := time.NewTimer(pause/2 + rand.N(pause/2+1))
+	least := max(pause/2, minPause)
+	t := time.NewTimer(least + rand.N(pause-least+1))
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -266,33 +271,49 @@ func (c *Client) backOff(ctx context.Context) error {
 }
 
 // attempt makes one attempt to connect.
-func (c *Client) attempt(ctx context.Context) (*link, error) {
-	conn, err := c.dial(ctx)
+func (c *Client) attempt(ctx context.Context) (*conn, error) {
+	netConn, err := c.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p, err := authorize(ctx, conn, c.config.Authorize)
-	var l *link
+	peer, err := authorize(ctx, netConn, c.config.Authorize)
+	var n wire.Negotiated
 	if err == nil {
-		l, err = join(ctx, conn, &c.config, randomSecrets)
+		n, err = c.negotiate(ctx, netConn)
 	}
 	if err != nil {
 		c.mu.Lock()
 		c.stats.HandshakeFailures++
 		c.mu.Unlock()
-		conn.Close()
+		closeConn(netConn)
 		return nil, err
 	}
-	l.peer = p
-	l.busyPoll = c.config.BusyPoll
-	return l, nil
+	conn := newConn(netConn, peer, n)
+	conn.in.busyPoll = c.config.BusyPoll
+	return conn, nil
+}
+
+// negotiate does the client's side of the handshake. It returns when the server
+// has given the client a place.
+func (c *Client) negotiate(ctx context.Context, netConn net.Conn) (wire.Negotiated, error) {
+	stop := context.AfterFunc(ctx, func() { closeConn(netConn) })
+	ask := wire.Client{RequireEncryption: c.config.Encryption, Secrets: wire.System}
+	n, err := ask.Handshake(netConn)
+	if !stop() {
+		// It is about to be closed, or is.
+		return wire.Negotiated{}, ctx.Err()
+	}
+	if err == nil {
+		netConn.SetDeadline(time.Time{}) // Dial may have left one
+	}
+	return n, err
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if c.config.Dial == nil {
 		return dialSocket(ctx, c.path)
 	}
-	return beside(ctx,
+	return runContext(ctx,
 		func() (net.Conn, error) {
 			conn, err := c.config.Dial(ctx)
 			if err == nil && conn == nil {

@@ -1,12 +1,15 @@
 package ipc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
 	"time"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 )
 
 // Defaults of the configuration.
@@ -18,10 +21,6 @@ const (
 	defaultRetryTimer       = 20 * time.Second
 )
 
-// maxMaxMsgSize leaves room for type and seal in a frame whose length must
-// fit into an int of 32 bits.
-const maxMaxMsgSize = 1<<31 - 64
-
 // ServerConfig configures [StartServer], which validates and copies it. The
 // zero value of each field is its default; Name (or Listener) is required.
 type ServerConfig struct {
@@ -30,11 +29,11 @@ type ServerConfig struct {
 	// Listener it is only a label and may be empty.
 	Name string
 
-	// Encryption encrypts every connection. It keeps what is said from
-	// somebody who only listens, where a stream is relayed, say. There is no
-	// authentication in it: it does not stop somebody in the middle, nor does
-	// it decide who may connect, which is up to permissions and Authorize.
-	// Each connection has a key of its own. The default is false.
+	// Encryption encrypts every connection. It keeps the content from a
+	// passive reader, of a relayed stream, say. There is no authentication in
+	// it: it does not stop a man in the middle, nor does it decide who may
+	// connect, which is up to permissions and Authorize. Each connection has a
+	// key of its own. The default is false.
 	Encryption bool
 
 	// MaxMsgSize is the largest Data of one message, in bytes, in either
@@ -64,7 +63,8 @@ type ServerConfig struct {
 	LogLevel string
 
 	// Logger takes the log instead of standard error, and decides what it
-	// keeps: LogLevel and IPC_DEBUG do not apply then.
+	// keeps: LogLevel and IPC_DEBUG do not apply then. Its handler must not call
+	// Close, which waits for the goroutines that log; "go server.Close()" works.
 	Logger *slog.Logger
 
 	// SocketDir is the folder of the socket. The default is "/tmp".
@@ -72,12 +72,13 @@ type ServerConfig struct {
 
 	// MaxClients bounds the clients that are connected at once in
 	// MultiMode; more wait in the handshake, first come first served. 0 is
-	// no limit. Nobody new gets a place either while 64 MiB of messages are
+	// no limit. No new client gets a place either while 64 MiB of messages are
 	// unread that clients have sent before they left.
 	MaxClients int
 
-	// WriteTimeout, in MultiMode, is how long a client's socket may take
-	// nothing before the client is dropped. 0 is 10 s, negative is never.
+	// WriteTimeout, in MultiMode, is how long a client may make no progress in
+	// taking what was written to it before it is dropped. 0 is 10 s, negative is
+	// never.
 	WriteTimeout time.Duration
 
 	// HandshakeTimeout bounds the opening of a connection. 0 is 5 s. Time
@@ -88,22 +89,24 @@ type ServerConfig struct {
 	// may connect: an error refuses it. It is called in a goroutine of its
 	// own for each connection, several at once, and has to answer within
 	// HandshakeTimeout. Where the kernel does not tell who the peer is,
-	// everybody is refused.
+	// all are refused.
 	Authorize func(Peer) error
 
 	// Listener is accepted from instead of a socket of the Server's own, and
 	// closed with the Server; the path of a Unix listener is not removed by
 	// that. Its connections must heed deadlines. SocketDir does not apply, and Mode, Group and UnmaskPermissions
-	// are refused: permissions are the business of whoever made it.
+	// are refused: the listener's creator sets its permissions.
 	Listener net.Listener
 
 	// BusyPoll is how long a reader keeps trying after each message before
 	// it sleeps: it saves the time that waking up takes, and costs a core
-	// while it tries, though on Linux it leaves the core to whoever waits for
-	// it. In MultiMode the reader of every client does so for itself: with
+	// while it tries, though on Linux it leaves the core to other threads that
+	// wait for it. In MultiMode the reader of every client does so for itself: with
 	// more clients in conversation at once than there are cores to spare they
 	// slow each other down. It applies to Unix and TCP sockets. 0 is off.
 	BusyPoll time.Duration
+
+	loopDelay time.Duration // see the constant; tests change it
 }
 
 // ClientConfig configures [StartClient], which validates and copies it. The
@@ -127,6 +130,10 @@ type ClientConfig struct {
 	// first comes at once, the next after 5 ms, then the pause doubles up to
 	// this. Each is drawn between half of that and all of it, and they start
 	// anew after a frame or a second of connection. 0 is 20 s.
+	//
+	// No pause is shorter than 5 ms. A bare number means nanoseconds, as in
+	// every time.Duration: RetryTimer: 20 is 5 ms here, and 20 seconds is
+	// 20*time.Second.
 	RetryTimer time.Duration
 
 	// LogLevel is "debug", "info", "warn" or "error", the default. The
@@ -134,7 +141,8 @@ type ClientConfig struct {
 	LogLevel string
 
 	// Logger takes the log instead of standard error, and decides what it
-	// keeps: LogLevel and IPC_DEBUG do not apply then.
+	// keeps: LogLevel and IPC_DEBUG do not apply then. Its handler must not call
+	// Close, which waits for the goroutine that logs; "go client.Close()" works.
 	Logger *slog.Logger
 
 	// SocketDir is the folder of the socket. The default is "/tmp".
@@ -154,9 +162,11 @@ type ClientConfig struct {
 
 	// BusyPoll is how long a reader keeps trying after each message before
 	// it sleeps: it saves the time that waking up takes, and costs a core
-	// while it tries, though on Linux it leaves the core to whoever waits for
-	// it. It applies to Unix and TCP sockets. 0 is off.
+	// while it tries, though on Linux it leaves the core to other threads that
+	// wait for it. It applies to Unix and TCP sockets. 0 is off.
 	BusyPoll time.Duration
+
+	loopDelay time.Duration // see the constant; tests change it
 }
 
 // withDefaults returns a valid copy of c with nothing left to default, or
@@ -174,8 +184,8 @@ func (c *ServerConfig) withDefaults() (ServerConfig, error) {
 		err = invalid("ServerConfig.Mode %v and UnmaskPermissions exclude each other", d.Mode)
 	case d.Mode&^fs.ModePerm != 0:
 		err = invalid("ServerConfig.Mode %v has more than permissions", d.Mode)
-	case int64(d.MaxMsgSize) > maxMaxMsgSize:
-		err = invalid("ServerConfig.MaxMsgSize %d is over %d", d.MaxMsgSize, int64(maxMaxMsgSize))
+	case int64(d.MaxMsgSize) > wire.MaxLimit:
+		err = invalid("ServerConfig.MaxMsgSize %d is over %d", d.MaxMsgSize, int64(wire.MaxLimit))
 	case d.MaxClients < 0:
 		err = invalid("ServerConfig.MaxClients %d is negative", d.MaxClients)
 	case d.MaxClients > 1 && !d.MultiMode:
@@ -203,6 +213,7 @@ func (c *ServerConfig) withDefaults() (ServerConfig, error) {
 	if !d.MultiMode {
 		d.MaxClients = 1
 	}
+	d.loopDelay = cmp.Or(d.loopDelay, loopDelay)
 	d.Logger, err = newLogger(d.Logger, "ServerConfig", d.LogLevel)
 	return d, err
 }
@@ -232,6 +243,7 @@ func (c *ClientConfig) withDefaults() (ClientConfig, error) {
 	if d.SocketDir == "" {
 		d.SocketDir = defaultSocketDir
 	}
+	d.loopDelay = cmp.Or(d.loopDelay, loopDelay)
 	d.Logger, err = newLogger(d.Logger, "ClientConfig", d.LogLevel)
 	return d, err
 }

@@ -4,12 +4,9 @@ package ipc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
-	"syscall"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
@@ -26,22 +23,8 @@ func listenSocket(path string, perm sockfile.Perm, log *slog.Logger) (net.Listen
 }
 
 // dialSocket makes one attempt to connect to path.
-func dialSocket(ctx context.Context, path string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "unix", path)
-}
-
-// transient are the reasons for a failed connect that pass by themselves: no
-// server yet (or one that is just closing), its backlog full, or one of the two
-// systems' resources used up for the moment. What a person has to change, such as
-// EACCES, is not among them.
-var transient = []error{
-	syscall.ENOENT, syscall.ECONNREFUSED, syscall.ECONNRESET,
-	syscall.EAGAIN, syscall.ETIMEDOUT, syscall.EINTR,
-	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM,
-}
+func dialSocket(ctx context.Context, path string) (net.Conn, error) { return sockfile.Dial(ctx, path) }
 
 // retryDial reports whether a later dialSocket may succeed where one failed with
 // err.
-func retryDial(err error) bool {
-	return slices.ContainsFunc(transient, func(t error) bool { return errors.Is(err, t) })
-}
+func retryDial(err error) bool { return sockfile.MayPass(err) }

@@ -29,7 +29,7 @@
 // Server and Client have the same four ways to read. All of them return what
 // the peer wrote and the events of the connection, in order:
 //
-//   - [Client.Read] waits as long as it takes;
+//   - [Client.Read] waits without a limit;
 //   - [Client.ReadTimed] waits for so long, and then returns [TimeoutMessage], or
 //     a message of the caller's own;
 //   - [Client.ReadContext] waits until a context ends;
@@ -40,8 +40,8 @@
 // them again and again, since it then reads the socket itself.
 //
 // What is unread is held in memory up to about 1 MiB for each connection. Beyond
-// that the socket fills up, and then the peer has to wait: a reader that stops
-// costs the sender its progress, and nobody their memory.
+// that the socket fills up, and then the peer has to wait: if a reader stops,
+// its sender blocks, and memory stays bounded.
 //
 // # Events
 //
@@ -55,7 +55,7 @@
 //   - "Timeout": a client has not found it again within ClientConfig.Timeout.
 //     This is the end of that client.
 //   - "Error", with Err set: something went wrong that is not the end. A peer
-//     broke the protocol or took nothing for too long, and has lost its
+//     broke the protocol or made no progress for too long, and has lost its
 //     connection; the server that came back has become one that the client
 //     must not talk to; or a message that was queued for it is over its limit,
 //     and was dropped.
@@ -78,8 +78,8 @@
 // What Write has accepted is sent once and in order. A client keeps what it had
 // not given to the kernel when the connection was lost, and sends it after the
 // reconnect. What the kernel had taken and the server had not read is lost with
-// the server: a program that must know answers its messages. A server drops what
-// was meant for a client that has left; the next one may be somebody else.
+// the server: to get confirmation, have the receiver reply. A server drops what
+// was meant for a client that has left; the next one may be another.
 //
 // Types are 1 to 2147483647, and mean what the program wants them to. Data may
 // be empty, and has at most ServerConfig.MaxMsgSize bytes, in either direction.
@@ -110,14 +110,14 @@
 // all, and waits for none.
 //
 // Without MultiMode there is one client at a time and others wait for their
-// turn. Read and Write of the Server are for whichever it is. While the program
+// turn. Read and Write of the Server are for the one that is connected. While the program
 // still handles what one client sent before it left, the next may be connected,
 // and get the answer: where that matters, use MultiMode.
 //
-// A client that takes nothing for ServerConfig.WriteTimeout is dropped in
-// MultiMode, so that a Write to it does not wait for ever. ServerConfig.MaxClients
+// In MultiMode a client that makes no progress for ServerConfig.WriteTimeout is
+// dropped, so that a Write to it does not wait for ever. ServerConfig.MaxClients
 // bounds how many there are at once. What a client has sent before it left is
-// still handed over; while 64 MiB of that are unread, nobody new gets a place.
+// still handed over; while 64 MiB of that are unread, no new client gets a place.
 //
 // # Errors
 //
@@ -137,7 +137,7 @@
 //
 // Who may connect is decided by the socket's permissions: by default only
 // processes of the same user, and root. ServerConfig.Mode and Group let in a
-// group, UnmaskPermissions everybody. In /tmp anybody may take a name before its
+// group, UnmaskPermissions all users. In /tmp any user may take a name before its
 // server does. Where there are other users on the machine, set SocketDir to a
 // folder that only the right ones can write to, or have the client check the
 // server:
@@ -145,16 +145,16 @@
 //	&ipc.ClientConfig{Name: "greeter", Authorize: ipc.SameUser}
 //
 // Authorize is asked before the first byte is exchanged, on either side, and is
-// told the [Peer] that the kernel vouches for. This works on Linux; elsewhere the
-// kernel is not asked, and an Authorize that is set refuses everybody.
+// told the [Peer] as the kernel reports it. This works on Linux; elsewhere the
+// kernel is not asked, and an Authorize that is set refuses all.
 //
 // Encryption is off by default. It keeps the content of a stream that is relayed
-// from those who only read it. It does not authenticate, so that it does not stop
-// somebody in the middle: on one machine permissions and Authorize do. Between
+// from those who only read it. It does not authenticate, so it does not stop a
+// man in the middle: on one machine permissions and Authorize do. Between
 // machines use a Listener and a Dial with TLS.
 //
-// A peer that breaks the protocol loses its own connection, and nobody else
-// theirs. A length is checked before memory is allocated for it.
+// A peer that breaks the protocol loses its own connection, and no other peer
+// does. A length is checked before memory is allocated for it.
 //
 // # Performance
 //
@@ -170,10 +170,9 @@
 //     heap, spends much of its time in the garbage collector. GOGC=400 let it
 //     take a quarter more messages of 64 bytes, and half as many again of 1 KiB
 //     (two cores, Go 1.26).
-//   - In MultiMode the goroutine in ServerManager.Read reads the socket itself
-//     while there is only the client that found the server empty. Else each
-//     client has a goroutine that does, and that has to wake the one in Read:
-//     answers take longer then.
+//   - In MultiMode each client has a goroutine that reads its socket, and that
+//     has to wake the one in ServerManager.Read: answers take longer than in
+//     single mode.
 //
 // # Logging
 //

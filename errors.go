@@ -14,8 +14,8 @@ var (
 	// Server of a client that left. It also matches [net.ErrClosed].
 	ErrClosed error = &errs.Sentinel{Text: "closed", Also: net.ErrClosed}
 
-	// ErrTimeout says that no connection came about within
-	// ClientConfig.Timeout, or that a client took nothing for
+	// ErrTimeout says that no connection was made within
+	// ClientConfig.Timeout, or that a client made no progress for
 	// ServerConfig.WriteTimeout. It also matches [os.ErrDeadlineExceeded].
 	ErrTimeout error = &errs.Sentinel{Text: "timed out", Also: os.ErrDeadlineExceeded}
 
@@ -32,7 +32,7 @@ var (
 	// ErrMsgTooLarge refuses data longer than the server's MaxMsgSize.
 	ErrMsgTooLarge error = &errs.Sentinel{Text: "message exceeds maximum message length"}
 
-	// ErrNotConnected says that there is nobody to write to, or to ask about.
+	// ErrNotConnected says that there is no peer to write to, or to ask about.
 	ErrNotConnected error = &errs.Sentinel{Text: "cannot write under current status"}
 
 	// ErrMultiMode refuses a call for one client on the Server that stands

@@ -1,30 +1,18 @@
 package ipc
 
-// Bounds of what an endpoint holds in memory.
-const (
-	// inboxBound and outboxBound are in bytes. A broadcast does not wait for
-	// room, so there should be some behind a message of the default limit.
-	inboxBound  = 1 << 20
-	outboxBound = 4 << 20
-
-	// messageCost is what a queued message counts beyond its Data.
-	messageCost = 100
-
-	// maxEvents is how many unread events an endpoint keeps.
-	maxEvents = 64
-)
+import "github.com/joe-at-startupmedia/golang-ipc/internal/fifo"
 
 // inbox holds what has been received and not yet read: a queue of slabs, each
-// of one batch or one event. The endpoint's mutex guards it.
+// of one batch or one event. session.mu guards it.
 type inbox struct {
-	slab   []Message       // the one that is being read; empty if none is
-	read   int             // messages of slab that have been read
-	slabs  fifo[[]Message] // the next ones, none of them empty
-	cost   int             // of the unread messages, for inboxBound
-	events int             // unread
+	slab   []Message             // the one that is being read; empty if none is
+	read   int                   // messages of slab that have been read
+	slabs  fifo.Queue[[]Message] // the next ones, none of them empty
+	cost   int                   // of the unread messages, for inboxBound
+	events int                   // unread
 }
 
-func (q *inbox) empty() bool { return len(q.slab) == 0 && q.slabs.len() == 0 }
+func (q *inbox) empty() bool { return len(q.slab) == 0 && q.slabs.Len() == 0 }
 
 // hasRoom reports whether the bound admits more. An empty inbox admits a
 // message of any size.
@@ -34,7 +22,7 @@ func (q *inbox) hasRoom() bool { return q.cost < inboxBound }
 func (q *inbox) hasEventsOnly() bool { return q.cost == 0 }
 
 func (q *inbox) add(b *batch) {
-	q.slabs.push(b.slabs...)
+	q.slabs.Push(b.slabs...)
 	q.cost += b.bytes + b.messages*messageCost
 }
 
@@ -44,13 +32,13 @@ func (q *inbox) addEvent(m Message) {
 	if q.events == maxEvents {
 		q.dropEvents()
 	}
-	q.slabs.push([]Message{m})
+	q.slabs.Push([]Message{m})
 	q.events++
 }
 
-// popInner returns the oldest unread message if it is not the last of its slab:
-// what changes with the last one need not be looked at then, and it is no event,
-// which has a slab of its own.
+// popInner returns the oldest unread message if it is not the last of its slab,
+// or nil. Then the inbox does not turn empty, and the message is no event: each
+// event has a slab of its own.
 func (q *inbox) popInner() *Message {
 	n := q.read + 1
 	if n >= len(q.slab) {
@@ -65,10 +53,10 @@ func (q *inbox) popInner() *Message {
 // pop returns the oldest unread message or event, or nil.
 func (q *inbox) pop() *Message {
 	if len(q.slab) == 0 {
-		if q.slabs.len() == 0 {
+		if q.slabs.Len() == 0 {
 			return nil
 		}
-		q.slab = q.slabs.pop()
+		q.slab = q.slabs.Pop()
 	}
 	m := &q.slab[q.read]
 	if q.read++; q.read == len(q.slab) {
@@ -85,8 +73,8 @@ func (q *inbox) pop() *Message {
 // dropEvents makes room for an event.
 func (q *inbox) dropEvents() {
 	oldest := -1
-	joined := -1 // the first of a pair
-	for i, slab := range q.slabs.all() {
+	first := -1 // of a pair
+	for i, slab := range q.slabs.All() {
 		m := &slab[0]
 		switch {
 		case m.MsgType != eventType:
@@ -96,16 +84,16 @@ func (q *inbox) dropEvents() {
 		}
 		switch {
 		case !paired(m.Status):
-		case joined < 0:
-			joined = i
+		case first < 0:
+			first = i
 		default:
-			q.slabs.remove(i)
-			q.slabs.remove(joined)
+			q.slabs.Remove(i)
+			q.slabs.Remove(first)
 			q.events -= 2
 			return
 		}
 	}
-	q.slabs.remove(oldest)
+	q.slabs.Remove(oldest)
 	q.events--
 }
 

@@ -1,651 +1,259 @@
 package ipc_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
-	"iter"
-	"math/rand/v2"
-	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
-	"runtime/debug"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
-// helperVariable names, for a copy of the test binary that a test starts, the
-// function of helpers that it is to run instead of the tests.
-const helperVariable = "IPC_TEST_HELPER"
+// These tests are the contract of the package in short: what a server and a
+// client with a name do, from their start to their end. They use the exported
+// API only. What happens at the limits of each promise is tested in test/.
 
-// helpers are the main functions of other processes. Files add theirs in init.
-var helpers = map[string]func(){}
+// A server listens under a name, and a client connects to that name. Both then
+// read what has happened to the connection as events, before any message.
+func TestStart(t *testing.T) {
+	name := uniqueName()
+	_, err := ipc.StartClient(&ipc.ClientConfig{Name: name, Timeout: 20 * time.Millisecond})
+	wantError(t, "StartClient without a server", err, ipc.ErrTimeout)
 
-func TestMain(m *testing.M) {
-	if name := os.Getenv(helperVariable); name != "" {
-		go dieWithParent()
-		helpers[name]()
-		return
+	server, err := ipc.StartServer(&ipc.ServerConfig{Name: name})
+	noError(t, "StartServer", err)
+	defer server.Close()
+	_, err = ipc.StartServer(&ipc.ServerConfig{Name: name})
+	wantError(t, "StartServer under a name in use", err, ipc.ErrInUse)
+
+	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
+	noError(t, "StartClient", err)
+	defer client.Close()
+	want(t, client, "Connecting", "Connected")
+	want(t, server, "Connected")
+	if client.StatusCode() != ipc.Connected || server.Status() != "Connected" {
+		t.Errorf("the statuses are %v and %v", client.StatusCode(), server.Status())
 	}
-	// The runtime opens the descriptors of its network poller with the first
-	// socket and keeps them: they must be there before begin counts.
-	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
-		l.Close()
+}
+
+// Messages have a type above 0 and any bytes, and arrive in order, each once.
+// The sender may change its bytes as soon as Write has returned.
+func TestWrite(t *testing.T) {
+	server, client := start(t, ipc.ServerConfig{MaxMsgSize: 100})
+	data := []byte("ping")
+	noError(t, "Write", client.Write(1, data))
+	copy(data, "PONG")
+	noError(t, "Write", server.Write(2, data))
+	noError(t, "Write", server.Write(3, nil))
+	want(t, server, "1 ping")
+	want(t, client, "2 PONG", "3 ")
+
+	wantError(t, "Write of type 0", client.Write(0, nil), ipc.ErrReservedType)
+	wantError(t, "Write of 101 bytes", client.Write(1, make([]byte, 101)), ipc.ErrMsgTooLarge)
+	noError(t, "Flush", client.Flush(t.Context())) // the kernel has what was written
+	counts := ipc.Stats{MessagesIn: 2, MessagesOut: 1, BytesIn: 4, BytesOut: 4}
+	if got := client.Stats(); got != counts {
+		t.Errorf("the client's Stats are %+v, want %+v", got, counts)
 	}
-	flag.Set("test.parallel", "8") // see parallel; the command line can set it yet
-	leaks := leakCheck()
-	code := m.Run()
-	if code == 0 && anyParallel.Load() {
-		if err := leaks(); err != nil {
-			fmt.Println("FAIL: the parallel tests together leave", err)
-			code = 1
+}
+
+// ReadTimed and ReadContext give up waiting, and lose nothing by it. Messages
+// is an iterator over what Read would return.
+func TestRead(t *testing.T) {
+	server, client := start(t, ipc.ServerConfig{})
+	if m, err := client.ReadTimed(time.Millisecond, nil); err != nil || m != ipc.TimeoutMessage {
+		t.Errorf("ReadTimed returns %s (%v), want TimeoutMessage", describe(m), err)
+	}
+	nothing := &ipc.Message{}
+	if m, err := client.ReadTimed(0, nothing); err != nil || m != nothing {
+		t.Errorf("ReadTimed returns %s (%v), want the message that it was given", describe(m), err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := client.ReadContext(ctx)
+	wantError(t, "ReadContext", err, context.DeadlineExceeded)
+
+	for i := 1; i <= 3; i++ {
+		noError(t, "Write", server.Write(i, []byte("late")))
+	}
+	if m, err := client.ReadTimed(time.Minute, nil); err != nil || describe(m) != "1 late" {
+		t.Errorf("ReadTimed returns %s (%v), want 1 late", describe(m), err)
+	}
+	if m, err := client.ReadContext(t.Context()); err != nil || describe(m) != "2 late" {
+		t.Errorf("ReadContext returns %s (%v), want 2 late", describe(m), err)
+	}
+	for m, err := range client.Messages(t.Context()) {
+		if err != nil || describe(m) != "3 late" {
+			t.Errorf("Messages yields %s (%v), want 3 late", describe(m), err)
 		}
-	}
-	os.Exit(code)
-}
-
-// dieWithParent ends a helper when the test has died that holds the other end
-// of its standard input.
-func dieWithParent() {
-	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(1)
+		m.Release() // its memory may be used for messages to come
+		break
 	}
 }
 
-// helperCommand is a process that runs a helper, for as long as the test does
-// at most.
-func helperCommand(t testing.TB, helper string, env ...string) *exec.Cmd {
-	t.Helper()
-	program, err := os.Executable()
-	noError(t, "Executable", err)
-	cmd := exec.Command(program)
-	cmd.Env = append(os.Environ(), helperVariable+"="+helper, "GORACE=atexit_sleep_ms=0")
-	cmd.Env = append(cmd.Env, env...)
-	_, err = cmd.StdinPipe() // nobody writes to it: its end is what tells
-	noError(t, "StdinPipe", err)
-	return cmd
-}
+// In MultiMode each client has a Server of its own. The ServerManager reads from
+// all of them, and writes to all of them.
+func TestMultiMode(t *testing.T) {
+	name := uniqueName()
+	server, err := ipc.StartServer(&ipc.ServerConfig{Name: name, MultiMode: true})
+	noError(t, "StartServer", err)
+	defer server.Close()
+	manager := server.ServerManager
 
-// watchdog is how long a test may take. It is no expectation of speed:
-// whatever takes so long hangs.
-const watchdog = 2 * time.Minute
+	var clients []*ipc.Client
+	for id := 1; id <= 3; id++ { // the ids of the clients, as they come
+		client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
+		noError(t, "StartClient", err)
+		defer client.Close()
+		want(t, client, "Connecting", "Connected")
+		noError(t, "Write", client.Write(1, fmt.Appendf(nil, "I am %d", id)))
+		clients = append(clients, client)
 
-// begin guards a test: it must not hang and, when everything that it cleans
-// up is cleaned up, must leave no goroutine and no descriptor behind. What
-// parallel tests leave is counted at the end of them all, in TestMain.
-func begin(t testing.TB) {
-	t.Helper()
-	timer := time.AfterFunc(watchdog, func() {
-		debug.SetTraceback("all")
-		panic(t.Name() + " hangs")
-	})
-	root, _, _ := strings.Cut(t.Name(), "/")
-	_, parallel := parallelTests.Load(root)
-	leaks := leakCheck()
-	t.Cleanup(func() {
-		timer.Stop()
-		if parallel {
-			return
+		// The callback gets the client's Server and may answer with it.
+		for answered := false; !answered; {
+			manager.Read(func(s *ipc.Server, m *ipc.Message, err error) {
+				noError(t, "ServerManager.Read", err)
+				switch got := describe(m); {
+				case s.ClientID() != id:
+					t.Errorf("the message %s is of client %d, want %d", got, s.ClientID(), id)
+				case got == fmt.Sprint("1 I am ", id):
+					noError(t, "Write", s.Write(2, fmt.Appendf(nil, "hello, %d", id)))
+					answered = true
+				case got != "Connected":
+					t.Errorf("the manager reads %s", got)
+				}
+			})
 		}
-		if err := leaks(); err != nil {
-			t.Error("left behind:", err)
+		want(t, client, fmt.Sprint("2 hello, ", id))
+	}
+
+	noError(t, "Broadcast", manager.Broadcast(3, []byte("hello, all")))
+	for _, client := range clients {
+		want(t, client, "3 hello, all")
+	}
+	noError(t, "Close of one client's Server", manager.Servers()[0].Close())
+	want(t, clients[0], "Reconnecting", "Connected")
+	want(t, clients[1]) // which has nothing to read
+}
+
+// A client that loses its server waits for the next one under the name, and
+// goes on. Meanwhile Write fails, and WriteContext waits.
+func TestReconnect(t *testing.T) {
+	name := uniqueName()
+	server, err := ipc.StartServer(&ipc.ServerConfig{Name: name})
+	noError(t, "StartServer", err)
+	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name, RetryTimer: 5 * time.Millisecond})
+	noError(t, "StartClient", err)
+	defer client.Close()
+	want(t, client, "Connecting", "Connected")
+
+	noError(t, "Close", server.Close())
+	want(t, client, "Reconnecting")
+	wantError(t, "Write", client.Write(1, nil), ipc.ErrNotConnected)
+	wrote := make(chan error)
+	go func() { wrote <- client.WriteContext(t.Context(), 1, []byte("still there?")) }()
+
+	server, err = ipc.StartServer(&ipc.ServerConfig{Name: name})
+	noError(t, "StartServer", err)
+	defer server.Close()
+	noError(t, "WriteContext", <-wrote)
+	want(t, client, "Connected")
+	want(t, server, "Connected", "1 still there?")
+	if n := client.Stats().Reconnects; n != 1 {
+		t.Errorf("the client has reconnected %d times, want once", n)
+	}
+}
+
+// Close sends what Write has accepted, and ends every call. The peer reads the
+// messages first, and then that the other has gone.
+func TestClose(t *testing.T) {
+	server, client := start(t, ipc.ServerConfig{})
+	noError(t, "Write", client.Write(1, []byte("goodbye")))
+	noError(t, "Close", client.Close())
+	noError(t, "Close again", client.Close())
+	want(t, client, "Closed")
+	_, err := client.Read()
+	wantError(t, "Read", err, ipc.ErrClosed)
+	wantError(t, "Write", client.Write(1, nil), ipc.ErrClosed)
+	wantError(t, "Flush", client.Flush(t.Context()), ipc.ErrClosed)
+
+	want(t, server, "1 goodbye", "Disconnected")
+	wantError(t, "Write", server.Write(1, nil), ipc.ErrNotConnected)
+	waiting := make(chan error)
+	go func() {
+		for {
+			if _, err := server.Read(); err != nil { // after the event Closed
+				waiting <- err
+				return
+			}
 		}
-	})
-}
-
-// parallelTests has the names of those that have called parallel.
-var (
-	parallelTests sync.Map
-	anyParallel   atomic.Bool
-)
-
-// parallel lets a test that mostly waits, for other processes or for a timer,
-// run together with others of the kind.
-func parallel(t *testing.T) {
-	t.Helper()
-	parallelTests.Store(t.Name(), true)
-	anyParallel.Store(true)
-	t.Parallel()
-}
-
-// leakCheck counts goroutines and descriptors. What it returns waits until
-// there are no more than now, and says so if that does not happen.
-func leakCheck() func() error {
-	goroutines, open := runtime.NumGoroutine(), descriptors()
-	return func() error {
-		if !eventually(func() bool { return runtime.NumGoroutine() <= goroutines }) {
-			stacks := make([]byte, 1<<20)
-			return fmt.Errorf("%d goroutines before, %d after:\n%s", goroutines, runtime.NumGoroutine(),
-				stacks[:runtime.Stack(stacks, true)])
+	}()
+	noError(t, "Close", server.Close())
+	wantError(t, "Read", <-waiting, ipc.ErrClosed)
+	server.ServerManager.Read(func(s *ipc.Server, m *ipc.Message, err error) {
+		if s != server || m != nil {
+			t.Errorf("the manager reads %s after the end", describe(m))
 		}
-		if !eventually(func() bool { return descriptors() <= open }) {
-			return fmt.Errorf("%d descriptors before, %d after", open, descriptors())
-		}
-		return nil
-	}
-}
-
-// inBubble runs a test in synthetic time, which moves on only when every
-// goroutine waits: pauses cost nothing, are exact, and "stays blocked" can be
-// seen. It takes the place of begin. Of the transports only pipe works there.
-func inBubble(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	begin(t)
-	synctest.Test(t, test)
-}
-
-// descriptors counts the open ones, where the system tells.
-func descriptors() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
-}
-
-// eventually waits for what announces itself by no event, such as the exit of
-// a goroutine.
-func eventually(condition func() bool) bool {
-	for limit := time.Now().Add(10 * time.Second); !condition(); time.Sleep(100 * time.Microsecond) {
-		if time.Now().After(limit) {
-			return false
-		}
-	}
-	return true
-}
-
-// endpoint is what a Server and a Client have in common.
-type endpoint interface {
-	Read() (*ipc.Message, error)
-	ReadTimed(d time.Duration, onTimeout *ipc.Message) (*ipc.Message, error)
-	ReadContext(ctx context.Context) (*ipc.Message, error)
-	Messages(ctx context.Context) iter.Seq2[*ipc.Message, error]
-	Write(msgType int, data []byte) error
-	WriteContext(ctx context.Context, msgType int, data []byte) error
-	Flush(ctx context.Context) error
-	Status() string
-	StatusCode() ipc.Status
-	Peer() (ipc.Peer, error)
-	Stats() ipc.Stats
-	Close() error
-}
-
-var (
-	_ endpoint = (*ipc.Server)(nil)
-	_ endpoint = (*ipc.Client)(nil)
-)
-
-// setup is a kind of connection that a test can be run over.
-type setup struct {
-	transport
-	multi bool
-}
-
-func (s setup) String() string {
-	if s.multi {
-		return s.transport.name + " multi"
-	}
-	return s.transport.name + " single"
-}
-
-var (
-	unixSingle = setup{unixTransport, false}
-	unixMulti  = setup{unixTransport, true}
-	pipeSingle = setup{pipeTransport, false}
-	pipeMulti  = setup{pipeTransport, true}
-)
-
-// everySetup is each transport, and the named socket in both modes; unixSetups is for what differs
-// by mode only, multiSetup for what only MultiMode has, pipeSetups for bubbles.
-var (
-	everySetup = append(oneModeEach(transports[1:]...), unixSetups...)
-	unixSetups = modes(unixTransport)
-	pipeSetups = modes(pipeTransport)
-	multiSetup = []setup{unixMulti}
-)
-
-// oneModeEach returns each transport in one of the modes, by turns.
-func oneModeEach(transports ...transport) []setup {
-	var all []setup
-	for i, tr := range transports {
-		all = append(all, setup{tr, i%2 == 1})
-	}
-	return all
-}
-
-func modes(transports ...transport) []setup {
-	var all []setup
-	for _, tr := range transports {
-		all = append(all, setup{tr, false}, setup{tr, true})
-	}
-	return all
-}
-
-// eachSetup runs test, guarded by begin, once for each of setups.
-func eachSetup(t *testing.T, setups []setup, test func(t *testing.T, s setup)) {
-	t.Helper()
-	for _, s := range setups {
-		t.Run(s.String(), func(t *testing.T) {
-			begin(t)
-			test(t, s)
-		})
-	}
-}
-
-// eachPair is eachSetup for tests that begin with a connected pair.
-func eachPair(t *testing.T, setups []setup, test func(t *testing.T, p *pair), tweaks ...tweak) {
-	t.Helper()
-	eachSetup(t, setups, func(t *testing.T, s setup) { test(t, s.pair(t, tweaks...)) })
-}
-
-// eachDirection is eachPair for tests with a sender and a receiver: from the
-// client to the server's end, and with another pair the other way.
-func eachDirection(t *testing.T, setups []setup, test func(t *testing.T, from, to endpoint), tweaks ...tweak) {
-	t.Helper()
-	t.Run("to server", func(t *testing.T) {
-		eachPair(t, setups, func(t *testing.T, p *pair) { test(t, p.client, p.peer) }, tweaks...)
-	})
-	t.Run("to client", func(t *testing.T) {
-		eachPair(t, setups, func(t *testing.T, p *pair) { test(t, p.peer, p.client) }, tweaks...)
+		wantError(t, "ServerManager.Read", err, ipc.ErrClosed)
 	})
 }
 
-// eachBubble is eachSetup for tests in synthetic time, in both modes.
-func eachBubble(t *testing.T, test func(t *testing.T, s setup)) {
+// start returns a server and its client, with the events of their start read.
+func start(t *testing.T, config ipc.ServerConfig) (*ipc.Server, *ipc.Client) {
 	t.Helper()
-	for _, s := range pipeSetups {
-		t.Run(s.String(), func(t *testing.T) {
-			inBubble(t, func(t *testing.T) { test(t, s) })
-		})
-	}
-}
-
-// tweak changes the configs of a pair before it starts. Either may be nil,
-// where only the other end is ours.
-type tweak func(*ipc.ServerConfig, *ipc.ClientConfig)
-
-// maxMsgSize is a tweak.
-func maxMsgSize(n int) tweak {
-	return func(s *ipc.ServerConfig, _ *ipc.ClientConfig) {
-		if s != nil {
-			s.MaxMsgSize = n
-		}
-	}
-}
-
-// clientTimeout is a tweak.
-func clientTimeout(d time.Duration) tweak {
-	return func(_ *ipc.ServerConfig, c *ipc.ClientConfig) {
-		if c != nil {
-			c.Timeout = d
-		}
-	}
-}
-
-// startServer starts a server at the far end of l, and closes it after the
-// test.
-func (s setup) startServer(t testing.TB, l *link, tweaks ...tweak) *ipc.Server {
-	t.Helper()
-	config := l.server()
-	config.MultiMode = s.multi
-	for _, tweak := range tweaks {
-		tweak(&config, nil)
-	}
+	config.Name = uniqueName()
 	server, err := ipc.StartServer(&config)
-	if err != nil {
-		t.Fatal("StartServer:", err)
-	}
+	noError(t, "StartServer", err)
 	t.Cleanup(func() { server.Close() })
-	return server
-}
-
-// startClient connects a client through l, reads the events of its start, and
-// closes it after the test.
-func (l *link) startClient(t testing.TB, tweaks ...tweak) *ipc.Client {
-	t.Helper()
-	config := l.client
-	for _, tweak := range tweaks {
-		tweak(nil, &config)
-	}
-	client, err := ipc.StartClient(&config)
-	if err != nil {
-		t.Fatal("StartClient:", err)
-	}
+	client, err := ipc.StartClient(&ipc.ClientConfig{Name: config.Name})
+	noError(t, "StartClient", err)
 	t.Cleanup(func() { client.Close() })
-	wantEvents(t, client, ipc.Connecting, ipc.Connected)
-	return client
+	want(t, client, "Connecting", "Connected")
+	want(t, server, "Connected")
+	return server, client
 }
 
-// join waits for the next client of server and returns the Server that talks
-// to it: server itself, or in MultiMode the client's own.
-func (s setup) join(t testing.TB, server *ipc.Server) *ipc.Server {
+// want reads exactly these events and messages, as describe gives them, and
+// checks that nothing else is there yet.
+func want(t *testing.T, from interface {
+	Read() (*ipc.Message, error)
+	ReadTimed(time.Duration, *ipc.Message) (*ipc.Message, error)
+}, all ...string) {
 	t.Helper()
-	if !s.multi {
-		wantEvents(t, server, ipc.Connected)
-		return server
+	for _, want := range all {
+		if m, err := from.Read(); err != nil || describe(m) != want {
+			t.Fatalf("read %s (%v), want %s", describe(m), err, want)
+		}
 	}
-	got := readManager(t, server.ServerManager)
-	if len(got) != 1 || got[0].String() != "Connected" {
-		t.Fatalf("manager read %v, want one event Connected", got)
+	if m, err := from.ReadTimed(0, nil); err == nil && m != ipc.TimeoutMessage {
+		t.Fatalf("read %s, want nothing", describe(m))
 	}
-	return got[0].server
 }
 
-// pair is a server and a client that are connected, with the events of that
-// read.
-type pair struct {
-	setup
-	link   *link
-	server *ipc.Server // as StartServer returned it
-	peer   *ipc.Server // the server's end of the connection: server itself, or in MultiMode the client's own
-	client *ipc.Client
-}
-
-func (s setup) pair(t testing.TB, tweaks ...tweak) *pair {
-	t.Helper()
-	p := &pair{setup: s, link: s.open(t)}
-	p.server = s.startServer(t, p.link, tweaks...)
-	p.client = p.link.startClient(t, tweaks...)
-	p.peer = s.join(t, p.server)
-	return p
-}
-
-// check shows that both directions work.
-func (p *pair) check(t testing.TB) {
-	t.Helper()
-	wantRoundTrip(t, p.client, p.peer)
-	wantRoundTrip(t, p.peer, p.client)
-}
-
-// next reads one message.
-func next(t testing.TB, e endpoint) *ipc.Message {
-	t.Helper()
-	m, err := e.Read()
-	if err != nil {
-		t.Fatal("Read:", err)
-	}
-	return m
-}
-
-// describe is a message in a few words: an event's status, or a type and size.
+// describe gives the status of an event, and the type and data of a message.
 func describe(m *ipc.Message) string {
 	switch {
 	case m == nil:
 		return "nil"
-	case m.MsgType < 0 && m.Err != nil:
-		return fmt.Sprintf("%s (%v)", m.Status, m.Err)
 	case m.MsgType < 0:
 		return m.Status
 	}
-	return fmt.Sprintf("message of type %d, %d bytes", m.MsgType, len(m.Data))
-}
-
-// wantEvents reads exactly these events, and returns the last.
-func wantEvents(t testing.TB, e endpoint, statuses ...ipc.Status) *ipc.Message {
-	t.Helper()
-	var m *ipc.Message
-	for _, want := range statuses {
-		m = next(t, e)
-		if m.MsgType != -1 || m.Status != want.String() || len(m.Data) != 0 {
-			t.Fatalf("read %s, want event %v", describe(m), want)
-		}
-	}
-	return m
-}
-
-// wantErrorEvent reads one event with Status Error for want.
-func wantErrorEvent(t testing.TB, e endpoint, want error) {
-	t.Helper()
-	if m := wantEvents(t, e, ipc.Error); !errors.Is(m.Err, want) {
-		t.Fatalf("event Error has Err %v, want %v", m.Err, want)
-	}
-}
-
-// wantMessage reads exactly this message.
-func wantMessage(t testing.TB, e endpoint, msgType int, data []byte) {
-	t.Helper()
-	wantSame(t, next(t, e), msgType, data)
-}
-
-// wantSame checks a user message. The data of both may be large, so it is not
-// printed.
-func wantSame(t testing.TB, m *ipc.Message, msgType int, data []byte) {
-	t.Helper()
-	switch {
-	case m.MsgType != msgType || len(m.Data) != len(data):
-		t.Fatalf("read %s, want type %d, %d bytes", describe(m), msgType, len(data))
-	case !bytes.Equal(m.Data, data):
-		t.Fatalf("data of a %s differs", describe(m))
-	case m.Err != nil || m.Status != "":
-		t.Fatalf("user message has Err %v, Status %q", m.Err, m.Status)
-	}
-}
-
-// wantEnd checks that e has come to the end that is want, for every call and
-// for good. What Read still had must have been read.
-func wantEnd(t testing.TB, e endpoint, want ...error) {
-	t.Helper()
-	ctx := context.Background()
-	calls := []struct {
-		name string
-		call func() error
-	}{
-		{"Read", func() error { return second(e.Read()) }},
-		{"ReadTimed", func() error { return second(e.ReadTimed(time.Hour, nil)) }},
-		{"ReadTimed(0)", func() error { return second(e.ReadTimed(0, nil)) }},
-		{"ReadContext", func() error { return second(e.ReadContext(ctx)) }},
-		{"Messages", func() (last error) {
-			n := 0
-			for _, err := range e.Messages(ctx) {
-				n, last = n+1, err
-			}
-			if n != 1 {
-				t.Errorf("Messages yielded %d times after the end, want 1", n)
-			}
-			return last
-		}},
-		{"Write", func() error { return e.Write(1, nil) }},
-		{"WriteContext", func() error { return e.WriteContext(ctx, 1, nil) }},
-		{"Flush", func() error { return e.Flush(ctx) }},
-	}
-	for range 2 {
-		for _, c := range calls {
-			wantError(t, c.name+" after the end", c.call(), want...)
-		}
-	}
-}
-
-// second drops the message of a call that is about its error.
-func second(_ *ipc.Message, err error) error { return err }
-
-// wantError checks that err matches all of want.
-func wantError(t testing.TB, what string, err error, want ...error) {
-	t.Helper()
-	for _, w := range want {
-		if !errors.Is(err, w) {
-			t.Errorf("%s: error %v, want %v", what, err, w)
-		}
-	}
-}
-
-// wantText checks the words that users know.
-func wantText(t testing.TB, what string, err error, text string) {
-	t.Helper()
-	if err == nil || !strings.Contains(err.Error(), text) {
-		t.Errorf("%s: error %v, want %q in it", what, err, text)
-	}
-}
-
-// wantElapsed checks how much synthetic time has passed.
-func wantElapsed(t testing.TB, what string, start time.Time, want time.Duration) {
-	t.Helper()
-	if got := time.Since(start); got != want {
-		t.Errorf("%s took %v, want %v", what, got, want)
-	}
+	return fmt.Sprintf("%d %s", m.MsgType, m.Data)
 }
 
 // noError fails the test at once.
-func noError(t testing.TB, what string, err error) {
+func noError(t *testing.T, what string, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 }
 
-// wantRoundTrip sends one message and reads it at the other end.
-func wantRoundTrip(t testing.TB, from, to endpoint) {
+// wantError checks that err matches want.
+func wantError(t *testing.T, what string, err, want error) {
 	t.Helper()
-	noError(t, "Write", from.Write(42, []byte("are you there?")))
-	wantMessage(t, to, 42, []byte("are you there?"))
-}
-
-// writeRising writes n messages of rising type and size, from 1 and 0 on.
-func writeRising(e endpoint, n int) error {
-	for i := range n {
-		if err := e.Write(i+1, payload(i, i)); err != nil {
-			return err
-		}
+	if !errors.Is(err, want) {
+		t.Errorf("%s: error %v, want %v", what, err, want)
 	}
-	return nil
-}
-
-// wantRising reads what writeRising wrote.
-func wantRising(t testing.TB, e endpoint, n int) {
-	t.Helper()
-	for i := range n {
-		wantMessage(t, e, i+1, payload(i, i))
-	}
-}
-
-// delivery is one call of a manager's callback.
-type delivery struct {
-	server  *ipc.Server
-	message *ipc.Message
-	err     error
-}
-
-func (d delivery) String() string {
-	if d.err != nil {
-		return d.err.Error()
-	}
-	return describe(d.message)
-}
-
-// readManager calls Read once and returns what the callback got.
-func readManager(t testing.TB, m *ipc.ServerManager) []delivery {
-	t.Helper()
-	var all []delivery
-	m.Read(collect(&all))
-	if len(all) == 0 {
-		t.Fatal("ServerManager.Read returned without a call of the callback")
-	}
-	return all
-}
-
-// collect is a callback that appends to all.
-func collect(all *[]delivery) func(*ipc.Server, *ipc.Message, error) {
-	return func(s *ipc.Server, m *ipc.Message, err error) {
-		*all = append(*all, delivery{s, m, err})
-	}
-}
-
-// payload returns n bytes that only a message with this seed has, from -65536
-// on. They are shared: whoever changes them must do so in a copy.
-func payload(seed, n int) []byte {
-	at := (seed + 1<<16) * 7919 % (len(noise()) - n)
-	return noise()[at : at+n : at+n]
-}
-
-// noise is what payloads are cut from.
-var noise = sync.OnceValue(func() []byte {
-	b := make([]byte, 8<<20)
-	rand.NewChaCha8([32]byte{}).Read(b)
-	return b
-})
-
-// socketDir makes a folder for sockets, which must be empty again after the
-// test. (t.TempDir's paths grow with the test's name, over the limit of a
-// socket's path.)
-func socketDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "ipc")
-	noError(t, "MkdirTemp", err)
-	t.Cleanup(func() {
-		left, err := filepath.Glob(filepath.Join(dir, "*"))
-		if err != nil || len(left) > 0 {
-			t.Errorf("left behind: %v (%v)", left, err)
-		}
-		os.RemoveAll(dir)
-	})
-	return dir
-}
-
-// background runs f in a goroutine, and returns a function that waits for its
-// result.
-func background[T any](f func() T) (wait func() T) {
-	result := make(chan T, 1)
-	go func() { result <- f() }()
-	return sync.OnceValue(func() T { return <-result })
-}
-
-func TestBothDirections(t *testing.T) {
-	eachDirection(t, everySetup, func(t *testing.T, from, to endpoint) {
-		const n = 500
-		sent := background(func() error { return writeRising(from, n) })
-		wantRising(t, to, n)
-		noError(t, "Write", sent())
-		wantRoundTrip(t, to, from)
-		noError(t, "Close", from.Close())
-		noError(t, "Close", to.Close())
-	})
-}
-
-// One answers the other, with messages of all sizes.
-func TestPingPong(t *testing.T) {
-	eachDirection(t, everySetup, func(t *testing.T, from, to endpoint) {
-		for i := range 200 {
-			ping, pong := payload(i, i*i%40_000), payload(-i, i*i%50_000)
-			sent := background(func() error { return from.Write(1, ping) })
-			wantMessage(t, to, 1, ping)
-			noError(t, "Write", sent())
-			sent = background(func() error { return to.Write(2, pong) })
-			wantMessage(t, from, 2, pong)
-			noError(t, "Write", sent())
-		}
-	})
-}
-
-// Both ends write without a pause and read beside it: neither may wait for
-// the other to stop.
-func TestFullDuplex(t *testing.T) {
-	eachPair(t, everySetup, func(t *testing.T, p *pair) {
-		const n = 100
-		size := func(i int) int { return i * i * 7 } // small and large ones
-		write := func(e endpoint) func() error {
-			return background(func() error {
-				for i := range n {
-					if err := e.Write(i+1, payload(i, size(i))); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		}
-		client, server := write(p.client), write(p.peer)
-		for i := range n {
-			wantMessage(t, p.client, i+1, payload(i, size(i)))
-			wantMessage(t, p.peer, i+1, payload(i, size(i)))
-		}
-		noError(t, "Write of the client", client())
-		noError(t, "Write of the server", server())
-	})
 }

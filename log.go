@@ -30,8 +30,8 @@ func newLogger(given *slog.Logger, owner, level string) (*slog.Logger, error) {
 	}
 	override, ok := parseLevel(v)
 	if !ok {
-		// Whoever set it wants to see something, so the warning is shown
-		// whatever the level.
+		// It was set to see something, so the warning is shown whatever the
+		// level.
 		stderrLogger(slog.LevelWarn).Warn("ipc: environment variable ignored: want true, debug, info, warn or error",
 			"name", debugVariable, "value", v)
 		return stderrLogger(min), nil
@@ -58,7 +58,7 @@ func parseLevel(s string) (slog.Level, bool) {
 	return 0, false
 }
 
-// logEvent logs one line about the endpoint called socket, and costs nothing
+// logEvent logs one line about the session called socket. It costs nothing
 // where the level is off.
 func logEvent(log *slog.Logger, level slog.Level, msg, socket string, client int, attrs ...slog.Attr) {
 	ctx := context.Background()
@@ -72,13 +72,13 @@ func logEvent(log *slog.Logger, level slog.Level, msg, socket string, client int
 	log.LogAttrs(ctx, level, "ipc: "+msg, append(all, attrs...)...)
 }
 
-// throttle keeps what strangers can provoke from filling the log: it admits
-// a few lines a second, and counts the others.
+// throttle keeps what peers can provoke from filling the log: it admits a few
+// lines a second, and counts the others.
 type throttle struct {
 	mu       sync.Mutex
 	start    time.Time // of the current second
 	admitted int       // in it
-	held     int       // since the last line that was admitted
+	held     int       // held back since the last line that was admitted
 }
 
 const linesPerSecond = 2

@@ -7,16 +7,13 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/fifo"
+	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 )
 
-const (
-	// maxTurn is how many messages of one client a turn hands over.
-	maxTurn = 64
-
-	// maxDeparted is how many clients that have left, with nothing but
-	// events to show, are kept for a program that does not read.
-	maxDeparted = 1024
-)
+// maxTurn is how many messages of one client a turn hands over.
+const maxTurn = 64
 
 // ServerManager reads from all clients of a Server, and writes to all of them.
 // It works in single mode too, with the one client there is.
@@ -27,44 +24,39 @@ const (
 type ServerManager struct {
 	server *Server // the one that listens
 
-	// A client's Server with an empty inbox is nowhere; when that turns
-	// non-empty (endpoint.notify) it enters the queue, once; from there one
-	// goroutine takes it for a turn, at the end of which it goes to one of
-	// those two places. So a call costs what is ready, however many clients
-	// there are.
+	// A client's Server with an empty inbox is not queued. When the inbox turns
+	// non-empty (session.notify) its Server is queued, once; from there one
+	// goroutine takes it for a turn, after which it is queued again if there is
+	// more:
 	//
-	// A client's own goroutine reads and fills its inbox. But while there is only
-	// the client that found the server empty, and nobody in the queue, a caller of
-	// Read reads that client's socket itself, as in single mode: that is one thread
-	// less to wake for each message. Whoever enters the queue meanwhile interrupts
-	// it.
-	mu      sync.Mutex
-	clients map[int]*Server // connected
-	only    *Server         // the one in clients, if there is just one
-	reader  *link           // its link, while a caller waits there
-	ready   fifo[*Server]
-	spent   int // of those in the queue, that have left and have only events
-	err     error
+	//	inbox empty ──enqueue──► ready ──next──► a turn ──endTurn──► ready, or inbox empty
+	//
+	// So a call costs what is ready, however many clients there are.
+	mu       sync.Mutex // guards what follows, up to the blank line
+	clients  []*Server  // connected, in the order of their ids
+	ready    fifo.Queue[*Server]
+	turns    int   // under way
+	departed int   // of those in ready, that have left and have only events
+	err      error // of Close
 
-	token chan struct{} // there may be something in the queue or to read, and nobody knows
-	done  chan struct{} // closed when err is set
+	token chan struct{} // the queue may not be empty, and no caller looks
+	done  chan struct{} // closed when the server is closed and everything has been handed over
 
-	turn chan struct{} // in single mode: a token for whoever handles the client
+	turn chan struct{} // in single mode: a token for the goroutine that handles the client
 }
 
-// queueState is what the manager knows about a client's Server; its mutex
+// queueState is what the manager records for a client's Server; its mutex
 // guards it.
 type queueState struct {
-	queued bool
-	spent  bool
+	queued   bool
+	departed bool // it has left, and has only events
 }
 
 func newManager(s *Server) *ServerManager {
 	m := &ServerManager{
-		server:  s,
-		clients: make(map[int]*Server),
-		token:   make(chan struct{}, 1),
-		done:    make(chan struct{}),
+		server: s,
+		token:  make(chan struct{}, 1),
+		done:   make(chan struct{}),
 	}
 	if !s.config.MultiMode {
 		m.turn = make(chan struct{}, 1)
@@ -80,13 +72,13 @@ func newManager(s *Server) *ServerManager {
 //
 // callback gets the client's Server, which it may Read, Write and Close, and
 // the message or event, with a nil error. It must not call Read, ReadTimed or
-// ReadContext of the ServerManager: in single mode that would wait for its own
-// end. Once the server has been closed and everything has been read, Read no
+// ReadContext of the ServerManager, which may wait for its end. Once the server has been closed and everything has been read, Read no
 // longer waits: callback gets the listening Server, no message, and [ErrClosed],
 // once for each call. A loop around Read has to end then; from ReadContext it gets
-// the error.
+// the error. While another goroutine's callback runs there may be more of its
+// client: Read waits for it, also after Close.
 func (m *ServerManager) Read(callback func(*Server, *Message, error)) {
-	m.read(wait{}, callback)
+	m.read(waitLimit{}, callback)
 }
 
 // ReadTimed is Read for at most d, not counting the time spent in callback. If
@@ -94,7 +86,7 @@ func (m *ServerManager) Read(callback func(*Server, *Message, error)) {
 // [TimeoutMessage] if that is nil, and no error. With d of 0 or less it does
 // not wait. Of a closed server see Read.
 func (m *ServerManager) ReadTimed(d time.Duration, onTimeout *Message, callback func(*Server, *Message, error)) {
-	if m.read(wait{timed: true, d: d}, callback) != errExpired {
+	if m.read(waitLimit{timed: true, d: d}, callback) != errExpired {
 		return
 	}
 	if onTimeout == nil {
@@ -107,7 +99,7 @@ func (m *ServerManager) ReadTimed(d time.Duration, onTimeout *Message, callback 
 // call of callback. Once the server is closed it returns [ErrClosed], after
 // callback got it.
 func (m *ServerManager) ReadContext(ctx context.Context, callback func(*Server, *Message, error)) error {
-	return m.read(wait{ctx: ctx}, callback)
+	return m.read(waitLimit{ctx: ctx}, callback)
 }
 
 // Servers returns the Servers of the clients that are connected, in the order
@@ -120,30 +112,25 @@ func (m *ServerManager) Servers() []*Server {
 		return nil
 	}
 	m.mu.Lock()
-	servers := make([]*Server, 0, len(m.clients))
-	for _, s := range m.clients {
-		servers = append(servers, s)
-	}
-	m.mu.Unlock()
-	slices.SortFunc(servers, func(a, b *Server) int { return cmp.Compare(a.id, b.id) })
-	return servers
+	defer m.mu.Unlock()
+	return slices.Clone(m.clients)
 }
 
 // Broadcast writes a message to all clients that are connected. It never
 // waits: a client whose outbox has no room is left out. The error joins, for
 // each client that the message was not accepted for, why ([ErrFull], for one)
 // and for which; the others get it. [ErrReservedType], [ErrMsgTooLarge] and
-// [ErrClosed] are of the call, and then nobody gets it. It copies data, which the
-// caller may use again at once.
+// [ErrClosed] are of the call, and then no client gets it. It copies data, which
+// the caller may use again at once.
 func (m *ServerManager) Broadcast(msgType int, data []byte) error {
 	if err := m.checkBroadcast(msgType, data); err != nil {
 		return m.server.explain("broadcast to", err)
 	}
 	var frame []byte
 	if len(data) >= largeSize {
-		frame = make([]byte, headerSize+len(data))
-		putHeader(frame, msgType, len(data))
-		copy(frame[headerSize:], data)
+		frame = make([]byte, wire.HeaderSize+len(data))
+		wire.PutHeader(frame, msgType, len(data))
+		copy(frame[wire.HeaderSize:], data)
 	}
 	var errs []error
 	for _, s := range m.Servers() {
@@ -167,144 +154,58 @@ func (m *ServerManager) checkBroadcast(msgType int, data []byte) error {
 // Close closes the Server, with all its clients; see [Server.Close].
 func (m *ServerManager) Close() error { return m.server.Close() }
 
-// read is Read for as long as w says. It returns nil if callback got a
-// message.
-func (m *ServerManager) read(w wait, callback func(*Server, *Message, error)) error {
-	if w.ctx != nil && w.ctx.Err() != nil {
-		return w.ctx.Err()
+// read is Read up to limit. It returns nil if callback got a message.
+func (m *ServerManager) read(limit waitLimit, callback func(*Server, *Message, error)) error {
+	if limit.ctx != nil && limit.ctx.Err() != nil {
+		return limit.ctx.Err()
 	}
+	limit.start()
 	if m.turn != nil {
-		return m.readSingle(w, callback)
+		return m.readSingle(limit, callback)
 	}
-	w.manager = m
-	w.start()
-	for told := false; ; {
-		over := w.over()
-		if over == errExpired {
-			m.readOnly(&w, true) // looks once more
-		}
-		ended := m.ended() // before the look, lest the last events be missed
+	for {
+		passed := limit.err()
+		ended := m.ended()
 		switch {
-		case m.handOver(callback):
+		case m.giveTurns(callback):
 			return nil
 		case ended != nil:
 			callback(m.server, nil, ended)
 			return ended
-		case over != nil:
-			if told {
-				m.tell() // somebody else, who may read the socket
-			}
-			return over
+		case passed != nil:
+			return passed
 		}
-		told = !m.readOnly(&w, false) && w.on(m.token, m.done)
+		limit.wait(m.token, m.done)
 	}
-}
-
-// readOnly lets the caller read the socket of the only client, or reports that
-// it should not. A poll does not wait.
-func (m *ServerManager) readOnly(w *wait, poll bool) bool {
-	m.mu.Lock()
-	s := m.only
-	m.mu.Unlock()
-	if s == nil {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	l := s.link
-	if l == nil || !l.shared || l.err != nil || l.role == caller || s.listed {
-		return false
-	}
-	s.reads++
-	if l.role == owner && !poll {
-		s.awaitRole(l, w)
-	}
-	if l.role == vacant && l.err == nil && !s.listed {
-		s.readAsCaller(l, w, poll)
-	}
-	return true
-}
-
-// enter is called by a caller who is about to wait at the socket of l, whose
-// deadline is set. It returns false if there is something to do instead. The
-// mutex of the client's Server is held, as it is for leave.
-func (m *ServerManager) enter(l *link) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.ready.len() > 0 {
-		return false
-	}
-	m.reader = l
-	return true
-}
-
-// leave is called when the wait at the socket is over.
-func (m *ServerManager) leave(l *link) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.reader = nil
-	if l.cut {
-		l.cut = false
-		l.deadline = longAgo // what interrupt has set
-	}
-}
-
-// interrupt makes a caller who waits at a socket look at the queue. mu is held.
-func (m *ServerManager) interrupt() {
-	if l := m.reader; l != nil && !l.cut {
-		l.cut = true
-		l.conn.SetReadDeadline(longAgo)
-	}
-}
-
-// callReader reports whether a caller of Read should read the socket of s, and
-// tells one.
-func (m *ServerManager) callReader(s *Server) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.only != s {
-		return false
-	}
-	m.tell()
-	return true
 }
 
 // readSingle is read in single mode, where the caller reads the client's
 // socket itself.
-func (m *ServerManager) readSingle(w wait, callback func(*Server, *Message, error)) error {
-	w.start()
+func (m *ServerManager) readSingle(limit waitLimit, callback func(*Server, *Message, error)) error {
 	select {
 	case <-m.turn:
 	default:
-		if !w.on(m.turn, m.done) {
-			// Somebody else is handing over what is left.
-			if ended := m.ended(); ended != nil {
-				callback(m.server, nil, ended)
-				return ended
-			}
-			return w.over()
+		if !limit.wait(m.turn, nil) {
+			return limit.err()
 		}
 	}
 	defer func() { m.turn <- struct{}{} }()
-	if w.timed {
-		w.d = time.Until(w.deadline)
-	}
-	msg, err := m.server.next(w)
+	msg, err := m.server.next(limit)
 	switch {
 	case err == nil:
 		callback(m.server, msg, nil)
-		m.server.handOver(maxTurn-1, callback)
+		m.server.deliver(maxTurn-1, callback)
 	case errors.Is(err, ErrClosed):
 		callback(m.server, nil, err)
 	}
 	return err
 }
 
-// handOver gives those that are ready a turn each, and reports whether
+// giveTurns gives those that are ready a turn each, and reports whether
 // callback was called.
-func (m *ServerManager) handOver(callback func(*Server, *Message, error)) (called bool) {
+func (m *ServerManager) giveTurns(callback func(*Server, *Message, error)) (called bool) {
 	m.mu.Lock()
-	turns := m.ready.len()
+	turns := m.ready.Len()
 	m.mu.Unlock()
 	for ; turns > 0; turns-- {
 		s := m.next()
@@ -318,20 +219,21 @@ func (m *ServerManager) handOver(callback func(*Server, *Message, error)) (calle
 	return called
 }
 
-// next takes a Server from the queue, for the caller to handle.
+// next takes a Server from the queue, for a turn of the caller's.
 func (m *ServerManager) next() *Server {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.ready.len() == 0 {
+	if m.ready.Len() == 0 {
 		return nil
 	}
-	s := m.ready.pop()
+	s := m.ready.Pop()
 	s.queue.queued = false
-	if s.queue.spent {
-		m.spent--
+	if s.queue.departed {
+		m.departed--
 	}
-	if m.ready.len() > 0 || m.only != nil && m.only != s {
-		m.tell() // the only one's socket may be free to be read
+	m.turns++
+	if m.ready.Len() > 0 {
+		m.wake()
 	}
 	return s
 }
@@ -340,11 +242,11 @@ func (m *ServerManager) next() *Server {
 // queue.
 func (s *Server) takeTurn(callback func(*Server, *Message, error)) (called bool) {
 	defer s.endTurn()
-	return s.handOver(maxTurn, callback)
+	return s.deliver(maxTurn, callback)
 }
 
-// handOver hands over what is in the inbox, n messages at most.
-func (s *Server) handOver(n int, callback func(*Server, *Message, error)) (called bool) {
+// deliver hands over what is in the inbox, n messages at most.
+func (s *Server) deliver(n int, callback func(*Server, *Message, error)) (called bool) {
 	for ; n > 0; n-- {
 		s.mu.Lock()
 		msg := s.pop()
@@ -362,53 +264,51 @@ func (s *Server) handOver(n int, callback func(*Server, *Message, error)) (calle
 func (s *Server) endTurn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.in.empty() {
-		s.listed = false
-		if s.link != nil && s.link.shared {
-			s.manager.callReader(s) // for whoever did not while this turn lasted
-		}
-		return
+	s.listed = !s.in.empty()
+	s.manager.endTurn(s, s.listed)
+}
+
+func (m *ServerManager) endTurn(s *Server, more bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.turns--
+	if more {
+		m.push(s)
 	}
-	s.manager.enqueue(s)
+	m.checkDone()
 }
 
 // enqueue puts s at the end of the queue. Its mutex is held.
 func (m *ServerManager) enqueue(s *Server) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ready.push(s)
-	s.queue.queued = true
-	if s.queue.spent {
-		m.addSpent()
-	}
-	m.tell()
-	m.interrupt()
+	m.push(s)
 }
 
-// tell wakes one of those who wait; whoever finds more than one ready wakes
-// the next.
-func (m *ServerManager) tell() {
+// push is enqueue with mu held.
+func (m *ServerManager) push(s *Server) {
+	m.ready.Push(s)
+	s.queue.queued = true
+	if s.queue.departed {
+		m.addDeparted()
+	}
+	m.wake()
+}
+
+// wake wakes one of the callers that wait. A caller that finds more than one
+// Server ready wakes the next.
+func (m *ServerManager) wake() {
 	select {
 	case m.token <- struct{}{}:
 	default:
 	}
 }
 
-// add makes a client known. It returns the one that was the only one before.
-func (m *ServerManager) add(s *Server) (before *Server) {
+// add makes a client known. Its id is larger than those of all others.
+func (m *ServerManager) add(s *Server) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	before = m.only
-	m.clients[s.id] = s
-	m.count()
-	return before
-}
-
-// empty reports whether there are no clients.
-func (m *ServerManager) empty() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.clients) == 0
+	m.clients = append(m.clients, s)
 }
 
 // remove takes a client that leaves out of Servers. What it has sent can still
@@ -416,22 +316,14 @@ func (m *ServerManager) empty() bool {
 func (m *ServerManager) remove(s *Server) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.clients, s.id)
-	m.count()
-}
-
-// count sees whether there is one client only.
-func (m *ServerManager) count() {
-	m.only = nil
-	if len(m.clients) == 1 {
-		for _, s := range m.clients {
-			m.only = s
-		}
+	i, found := slices.BinarySearchFunc(m.clients, s.id, func(c *Server, id int) int { return cmp.Compare(c.id, id) })
+	if found {
+		m.clients = slices.Delete(m.clients, i, i+1)
 	}
 }
 
-// departed bounds what the clients that have left can take of memory.
-func (m *ServerManager) departed(s *Server) {
+// setDeparted bounds the memory of clients that have left.
+func (m *ServerManager) setDeparted(s *Server) {
 	s.mu.Lock()
 	eventsOnly := s.in.hasEventsOnly()
 	s.mu.Unlock()
@@ -440,36 +332,49 @@ func (m *ServerManager) departed(s *Server) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s.queue.spent {
-		return // dismiss and Close may both tell
-	}
-	s.queue.spent = true
+	s.queue.departed = true
 	if s.queue.queued {
-		m.addSpent()
+		m.addDeparted()
 	}
 }
 
-// addSpent counts a departed client in the queue, and forgets the oldest if
+// addDeparted counts a departed client in the queue, and forgets the oldest if
 // they are too many.
-func (m *ServerManager) addSpent() {
-	if m.spent++; m.spent <= maxDeparted {
+func (m *ServerManager) addDeparted() {
+	if m.departed++; m.departed <= maxDeparted {
 		return
 	}
-	m.spent--
-	m.ready.removeFirst(func(s *Server) bool { return s.queue.spent })
+	m.departed--
+	m.ready.RemoveFirst(func(s *Server) bool { return s.queue.departed })
 }
 
-// ended returns the error of Close, once that has told all clients.
+// ended returns the error of Close, once everything has been handed over.
 func (m *ServerManager) ended() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.err
+	select {
+	case <-m.done:
+		return m.err
+	default:
+		return nil
+	}
 }
 
-// end tells all who read that the server is closed.
+// end records the error of Close. All clients have got their last event.
 func (m *ServerManager) end(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.err = err
-	close(m.done)
+	m.checkDone()
+}
+
+// checkDone ends the waits of all callers when the server is closed and there
+// is nothing to hand over: a turn that is under way may have more.
+func (m *ServerManager) checkDone() {
+	if m.err == nil || m.turns > 0 || m.ready.Len() > 0 {
+		return
+	}
+	select {
+	case <-m.done:
+	default:
+		close(m.done)
+	}
 }

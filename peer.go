@@ -3,11 +3,14 @@ package ipc
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/peercred"
 )
 
-// Peer is the process at the other end of a connection. The kernel vouches for
-// it, for the time when the connection was made: of a client, when it connected;
+// Peer is the process at the other end of a connection, as the kernel reports it
+// for the time when the connection was made: of a client, when it connected;
 // of a server, when it began to listen. The process may since have changed its
 // user, handed on the connection, or ended, and another may have its PID.
 type Peer struct {
@@ -28,6 +31,13 @@ func (p Peer) LogValue() slog.Value {
 		slog.Uint64("uid", uint64(p.UID)),
 		slog.Uint64("gid", uint64(p.GID)),
 	)
+}
+
+// peerOf returns the process at the other end of conn. Where the kernel does not
+// report it, the error matches [errors.ErrUnsupported].
+func peerOf(conn net.Conn) (Peer, error) {
+	cred, err := peercred.Of(conn)
+	return Peer(cred), err
 }
 
 // SameUser is an Authorize function that admits processes of our own effective

@@ -9,6 +9,6 @@ type rawConn struct{}
 
 func newRawConn(net.Conn) *rawConn { return nil }
 
-func (*rawConn) read(*decoder, bool) (int, error) { panic("ipc: no raw connections here") }
+func (*rawConn) read(*recvBuffer, bool) (int, error) { panic("ipc: no raw connections here") }
 
 func (*rawConn) write([]byte, bool) (int, error) { panic("ipc: no raw connections here") }

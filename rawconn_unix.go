@@ -18,7 +18,7 @@ type rawConn struct {
 	// The callbacks are stored once and pass their arguments and results in
 	// fields: a closure for every call would be an allocation for each.
 	readStep func(fd uintptr) bool
-	dec      *decoder
+	recv     *recvBuffer
 	wait     bool
 	readN    int
 	readErr  error
@@ -52,11 +52,11 @@ func newRawConn(conn net.Conn) *rawConn {
 	return r
 }
 
-// read reads once, into d's space; 0 bytes without an error are the end. With
+// read reads once, into recv; 0 bytes without an error are the end. With
 // wait it waits for the first byte up to the read deadline, else it returns
 // errNothingYet.
-func (r *rawConn) read(d *decoder, wait bool) (int, error) {
-	r.dec, r.wait = d, wait
+func (r *rawConn) read(recv *recvBuffer, wait bool) (int, error) {
+	r.recv, r.wait = recv, wait
 	if err := r.rc.Read(r.readStep); err != nil {
 		return 0, err
 	}
@@ -65,9 +65,9 @@ func (r *rawConn) read(d *decoder, wait bool) (int, error) {
 
 // tryRead is a step of read: false waits until the descriptor is readable.
 func (r *rawConn) tryRead(fd uintptr) bool {
-	n, err := retrying(syscall.Read, fd, r.dec.space())
+	n, err := retrying(syscall.Read, fd, r.recv.free())
 	if err == syscall.EAGAIN {
-		r.dec.rest()
+		r.recv.release()
 		if r.wait {
 			return false
 		}

@@ -115,7 +115,7 @@ func TestReadmeSnippets(t *testing.T) {
 		if string(formatted) != b.text {
 			t.Errorf("%s is not gofmt-ed:\n%s", name, b.text)
 		}
-		// Their sockets are to be where nobody else's are.
+		// Their sockets are to be in a folder of their own.
 		text := regexp.MustCompile(`ipc\.(Server|Client)Config\{`).ReplaceAllString(b.text, "${0}SocketDir: dir, ")
 		fmt.Fprintf(&snippets, "%q: func(ctx context.Context, server *ipc.Server, client *ipc.Client) {\n%s\n},\n", name, text)
 	}
@@ -131,7 +131,10 @@ func TestReadmeSnippets(t *testing.T) {
 	} {
 		noError(t, "WriteFile", os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600))
 	}
-	cmd := exec.Command("go", "run", ".", socketDir(t))
+	sockets, err := os.MkdirTemp("", "ipc") // t.TempDir's path may be too long for a socket
+	noError(t, "MkdirTemp", err)
+	t.Cleanup(func() { os.RemoveAll(sockets) })
+	cmd := exec.Command("go", "run", ".", sockets)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off", "PWD="+dir)
 	output, err := cmd.CombinedOutput()
@@ -261,7 +264,9 @@ func TestReadmeTables(t *testing.T) {
 		"| `ClientConfig` |": ipc.ClientConfig{},
 	} {
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(config)) {
-			has(heading, field.Name)
+			if field.IsExported() {
+				has(heading, field.Name)
+			}
 		}
 	}
 	for _, status := range []ipc.Status{ipc.Connecting, ipc.Connected, ipc.Disconnected, ipc.ReConnecting,

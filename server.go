@@ -7,28 +7,15 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
-	"time"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
-const (
-	// maxUnfinished bounds the handshakes that run beside each other, and
-	// the clients that wait for a place; more wait in the backlog.
-	maxUnfinished = 256
-
-	// The pause after a failed Accept doubles from minAcceptPause up to
-	// maxAcceptPause.
-	minAcceptPause = 5 * time.Millisecond
-	maxAcceptPause = time.Second
-)
-
-// Server is the named end of conversations. In single mode it talks to one
-// client at a time, in MultiMode it stands for all clients and each of them
-// has a Server of its own, which ServerManager hands out. All methods may be
-// called at once from any goroutine.
+// A Server accepts clients under a name. In single mode it talks to one client
+// at a time; in MultiMode it stands for all clients, and each of them has a
+// Server of its own, which ServerManager hands out. All methods may be called at
+// once from any goroutine.
 //
 //	single mode   Listening ─► Connected ─► Disconnected ─► Connected …
 //	MultiMode     Listening
@@ -39,7 +26,7 @@ const (
 // left, the next one may be Connected, and an answer would reach it. Where
 // that matters use MultiMode, in which a Server never changes its client.
 type Server struct {
-	endpoint
+	session
 
 	// ServerManager reads from all clients, and writes to all. It is never
 	// nil, and the same for a MultiMode server and all its clients' Servers.
@@ -51,25 +38,6 @@ type Server struct {
 	queue     queueState
 
 	*listening // nil on a client's Server
-}
-
-// listening is what a Server has that listens. Its goroutines are accept, and
-// one for each connection, which shakes hands and then serves the client; all
-// of them end with the Server.
-type listening struct {
-	config   ServerConfig
-	listener net.Listener
-	ctx      context.Context // ends with Close
-	cancel   context.CancelFunc
-	tasks    sync.WaitGroup
-	places   places
-	slots    chan struct{} // one for each unfinished handshake
-	failures throttle      // of the log
-
-	lock       sync.Mutex
-	unfinished map[*net.Conn]struct{} // nil once Close has begun
-	lastID     int
-	gone       Stats // sums of the clients that have left
 }
 
 // StartServer starts a server called config.Name and returns when clients can
@@ -87,23 +55,15 @@ func StartServer(config *ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{
-		addr: listener.Addr(),
-		listening: &listening{
-			config:     cfg,
-			listener:   listener,
-			places:     places{free: cfg.MaxClients, unlimited: cfg.MaxClients == 0},
-			slots:      make(chan struct{}, maxUnfinished),
-			unfinished: make(map[*net.Conn]struct{}),
-		},
-	}
-	s.init(name, cfg.Logger, Listening, false)
+	s := &Server{addr: listener.Addr(), listening: newListening(cfg, listener)}
+	s.init(name, cfg.Logger, Listening)
+	s.direct = !cfg.MultiMode
+	s.delay = cfg.loopDelay
 	s.out.max = cfg.MaxMsgSize
 	s.ServerManager = newManager(s)
 	if cfg.MultiMode {
 		s.misuse = ErrMultiMode
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.tasks.Go(s.accept)
 	s.logf(slog.LevelInfo, "listening")
 	return s, nil
@@ -117,7 +77,7 @@ func listen(c *ServerConfig) (net.Listener, string, error) {
 			name = c.Listener.Addr().String()
 		}
 		if l, ok := c.Listener.(*net.UnixListener); ok {
-			l.SetUnlinkOnClose(false) // whoever made it may keep it elsewhere too
+			l.SetUnlinkOnClose(false) // its creator may keep it elsewhere, too
 		}
 		return c.Listener, name, nil
 	}
@@ -164,39 +124,38 @@ func (s *Server) Addr() net.Addr { return s.addr }
 // MultiMode server it flushes all clients, and joins their errors.
 func (s *Server) Flush(ctx context.Context) error {
 	if s.misuse == nil {
-		return s.endpoint.Flush(ctx)
+		return s.session.Flush(ctx)
 	}
 	if err := s.out.refused(); err != nil {
 		return err
 	}
-	clients := s.ServerManager.Servers()
-	errs := make([]error, len(clients))
-	each(clients, func(i int, c *Server) { errs[i] = c.Flush(ctx) })
-	return errors.Join(errs...)
+	return each(s.ServerManager.Servers(), func(c *Server) error { return c.Flush(ctx) })
 }
 
-// each calls f for all clients at once, and returns when all have returned.
-func each(clients []*Server, f func(i int, c *Server)) {
+// each calls f for all clients at once, and joins their errors.
+func each(clients []*Server, f func(c *Server) error) error {
+	errs := make([]error, len(clients))
 	var wg sync.WaitGroup
 	for i, c := range clients {
-		wg.Go(func() { f(i, c) })
+		wg.Go(func() { errs[i] = f(c) })
 	}
 	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // Stats returns the counts since the start. Those of a MultiMode server sum
 // over all its clients.
 func (s *Server) Stats() Stats {
-	sum := s.endpoint.Stats()
+	sum := s.session.Stats()
 	if s.misuse == nil {
 		return sum
 	}
-	s.lock.Lock()
-	sum.add(s.gone)
+	s.acceptMu.Lock()
+	sum.add(s.departed)
 	clients := s.ServerManager.Servers()
-	s.lock.Unlock()
+	s.acceptMu.Unlock()
 	for _, c := range clients {
-		sum.add(c.endpoint.Stats())
+		sum.add(c.session.Stats())
 	}
 	return sum
 }
@@ -212,356 +171,140 @@ func (s *Server) Stats() Stats {
 //
 // On a client's Server it ends the connection to that client only. It may be
 // called more than once, from any goroutine and from a callback, and returns
-// the same every time.
+// the same every time. On a nil Server it does nothing.
 func (s *Server) Close() error {
-	late, cancel := context.WithTimeout(context.Background(), closeFlush)
+	if s == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeFlush)
 	defer cancel()
-	return s.closeBy(late.Done())
+	return s.closeBy(ctx)
 }
 
-// closeBy is Close that stops sending when late is closed.
-func (s *Server) closeBy(late <-chan struct{}) error {
+// closeBy is Close that stops sending when ctx ends.
+func (s *Server) closeBy(ctx context.Context) error {
 	s.closeOnce.Do(func() {
-		end := s.closed()
-		s.beginClose(end)
 		if s.listening != nil {
-			s.stopAccepting()
-		}
-		var err error
-		if s.misuse != nil {
-			err = s.closeClients(late)
-		}
-		unsent := s.shut(late, end)
-		if s.listening != nil {
-			s.tasks.Wait()
-		}
-		s.finish(Closed, end)
-		if s.listening != nil {
-			s.ServerManager.end(end)
-			s.logf(slog.LevelInfo, "server closed")
+			s.closeErr = s.closeListening(ctx)
 		} else {
-			s.ServerManager.departed(s)
+			s.closeErr = s.closeClient(ctx)
 		}
-		s.closeErr = errors.Join(err, s.unsentError(unsent))
 	})
 	return s.closeErr
 }
 
-// closeClients closes the Servers of all clients at once.
-func (s *Server) closeClients(late <-chan struct{}) error {
-	clients := s.ServerManager.Servers()
-	errs := make([]error, len(clients))
-	each(clients, func(i int, c *Server) { errs[i] = c.closeBy(late) })
-	return errors.Join(errs...)
+// closeListening closes a Server that StartServer returned.
+func (s *Server) closeListening(ctx context.Context) error {
+	end := s.closed()
+	s.beginClose(end)
+	s.stopAccepting(ctx)
+	var err error
+	if s.misuse != nil {
+		clients := s.ServerManager.Servers()
+		err = each(clients, func(c *Server) error { return c.closeBy(ctx) })
+	}
+	unsent := s.awaitLoss(s.hangUp(ctx, end))
+	s.tasks.Wait()
+	s.finish(end)
+	s.ServerManager.end(end)
+	s.logf(slog.LevelInfo, "server closed")
+	return errors.Join(err, s.unsentError(unsent))
 }
 
-// stopAccepting removes the socket, ends the handshakes and lets no new one
-// begin.
-func (s *Server) stopAccepting() {
-	s.cancel()
-	if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-		s.logf(slog.LevelWarn, "closing the listener", slog.Any("error", err))
-	}
-	s.lock.Lock()
-	conns := s.unfinished
-	s.unfinished = nil
-	s.lock.Unlock()
-	for conn := range conns {
-		(*conn).Close()
-	}
+// closeClient closes the Server of one client in MultiMode.
+func (s *Server) closeClient(ctx context.Context) error {
+	end := s.closed()
+	s.beginClose(end)
+	unsent := s.awaitLoss(s.hangUp(ctx, end))
+	return s.unsentError(unsent) // leave has recorded the end
 }
 
-// accept accepts connections until Close. A failure, of descriptors say, is
-// waited out.
-func (s *Server) accept() {
-	pause := minAcceptPause
-	for {
-		select {
-		case s.slots <- struct{}{}:
-		case <-s.ctx.Done():
-			return
-		}
-		conn, err := s.listener.Accept()
-		switch {
-		case err == nil:
-			pause = minAcceptPause
-			s.tasks.Go(func() { s.handle(conn) })
-			continue
-		case s.ctx.Err() != nil:
-			return
-		case errors.Is(err, net.ErrClosed):
-			// Somebody else has closed the listener: nobody can ever come.
-			s.logf(slog.LevelError, "the listener was closed", slog.Any("error", err))
-			go s.Close()
-			return
-		}
-		<-s.slots
-		s.logf(slog.LevelError, "cannot accept a connection", slog.Any("error", err), slog.Duration("pause", pause))
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-s.ctx.Done():
-			t.Stop()
-		}
-		pause = min(2*pause, maxAcceptPause)
-	}
-}
-
-// handle takes a connection through its handshake and serves it.
-func (s *Server) handle(conn net.Conn) {
-	l, peer, err := s.shakeHands(conn)
-	<-s.slots
-	if err != nil {
-		s.handshakeFailed(conn, peer, err)
+// serveSingle serves the one client of single mode. It is the connection's own
+// goroutine.
+func (s *Server) serveSingle(c *conn) {
+	defer s.admission.release()
+	defer close(c.done)
+	if !s.attach(c) {
+		closeConn(c.netConn)
 		return
 	}
-	l.peer = peer
-	l.busyPoll = s.config.BusyPoll
-	if s.config.MultiMode {
-		// A fresh goroutine has a small stack, which it will keep for long.
-		s.tasks.Go(func() { s.serveClient(l) })
-	} else {
-		s.serveSingle(l)
-	}
-}
-
-// shakeHands does the handshake. With an error no place is taken.
-func (s *Server) shakeHands(conn net.Conn) (*link, peerInfo, error) {
-	s.lock.Lock()
-	if s.unfinished == nil {
-		s.lock.Unlock()
-		return nil, peerInfo{}, ErrClosed
-	}
-	s.unfinished[&conn] = struct{}{}
-	s.lock.Unlock()
-	defer func() {
-		s.lock.Lock()
-		defer s.lock.Unlock()
-		delete(s.unfinished, &conn)
-	}()
-
-	deadline := time.Now().Add(s.config.HandshakeTimeout)
-	ctx, cancel := context.WithDeadline(s.ctx, deadline)
-	peer, err := authorize(ctx, conn, s.config.Authorize)
-	cancel()
-	if err != nil {
-		return nil, peer, err
-	}
-	placed := false
-	l, err := welcome(conn, &s.config, randomSecrets, deadline, func() error {
-		err := s.places.take(conn)
-		placed = err == nil
-		return err
-	})
-	if err != nil {
-		if placed {
-			s.places.release()
-		}
-		return nil, peer, err
-	}
-	return l, peer, nil
-}
-
-// handshakeFailed counts a connection that came to nothing, before its peer can
-// notice, closes it and logs why.
-func (s *Server) handshakeFailed(conn net.Conn, peer peerInfo, err error) {
-	if s.ctx.Err() != nil {
-		conn.Close()
-		return // it was Close that ended it
-	}
+	s.logf(slog.LevelInfo, "client connected", c.peer.attrs()...)
+	c.serve()
 	s.mu.Lock()
-	s.stats.HandshakeFailures++
-	s.mu.Unlock()
-	conn.Close()
-	held, ok := s.failures.admit(time.Now())
-	if !ok {
-		return
-	}
-	attrs := append(peer.attrs(), slog.Any("error", err))
-	if held > 0 {
-		attrs = append(attrs, slog.Int("repeated", held))
-	}
-	s.logf(slog.LevelWarn, "handshake failed", attrs...)
-}
-
-// serveSingle serves the one client of single mode.
-func (s *Server) serveSingle(l *link) {
-	defer s.places.release()
-	defer close(l.done)
-	if !s.attach(l) {
-		l.conn.Close()
-		return
-	}
-	s.logf(slog.LevelInfo, "client connected", l.peer.attrs()...)
-	s.serve(l)
-	s.mu.Lock()
-	s.part(l)
+	s.detach(c)
 	if !s.closing {
 		s.event(Disconnected, nil)
 	}
 	s.mu.Unlock()
-	s.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", l.err))
+	s.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", c.err))
 }
 
-// serveClient serves one client of MultiMode.
-func (s *Server) serveClient(l *link) {
-	defer s.places.release()
-	defer close(l.done)
-	c := s.newClient()
-	if !s.admit(c, l) {
-		l.conn.Close()
+// serveClient serves one client of MultiMode. It is the connection's own
+// goroutine.
+func (s *Server) serveClient(c *conn) {
+	defer s.admission.release()
+	defer close(c.done)
+	client := s.newClient()
+	if !s.join(client, c) {
+		closeConn(c.netConn)
 		return
 	}
-	c.logf(slog.LevelInfo, "client connected", l.peer.attrs()...)
-	c.serve(l)
-	s.dismiss(c, l)
-	c.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", l.err))
+	client.logf(slog.LevelInfo, "client connected", c.peer.attrs()...)
+	c.serve()
+	s.leave(client, c)
+	client.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", c.err))
 }
 
 // newClient returns the Server of a client that is not known yet.
 func (s *Server) newClient() *Server {
-	c := &Server{ServerManager: s.ServerManager, addr: s.addr}
-	c.init(s.socket, s.log, NotConnected, false)
-	c.out.max = s.config.MaxMsgSize
-	c.server = c
-	return c
+	client := &Server{ServerManager: s.ServerManager, addr: s.addr}
+	client.init(s.socket, s.log, NotConnected)
+	client.out.max = s.config.MaxMsgSize
+	client.server = client
+	return client
 }
 
-// admit gives a client its number and makes it known.
-func (s *Server) admit(c *Server, l *link) bool {
-	s.lock.Lock()
-	defer s.lock.Unlock()
+// join gives a client its number and makes it known.
+func (s *Server) join(client *Server, c *conn) bool {
+	s.acceptMu.Lock()
+	defer s.acceptMu.Unlock()
 	if s.unfinished == nil {
 		return false
 	}
 	s.lastID++
-	c.id = s.lastID
-	if s.ServerManager.empty() {
-		l.share()
-	}
-	c.attach(l) // before anybody can find it among the Servers, and write to it
-	if before := s.ServerManager.add(c); before != nil {
-		before.readAlone()
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.manager = s.ServerManager
-	c.notify() // of Connected
+	client.id = s.lastID
+	client.attach(c) // before it is found among the Servers, and written to
+	s.ServerManager.add(client)
+	client.mu.Lock()
+	defer client.mu.Unlock()
+	client.manager = s.ServerManager
+	client.notify() // of Connected
 	return true
 }
 
-// dismiss takes leave of a client whose link has been cleared away.
-func (s *Server) dismiss(c *Server, l *link) {
-	s.lock.Lock()
-	s.ServerManager.remove(c)
-	s.gone.add(c.endpoint.Stats())
-	s.lock.Unlock()
-	end := fmt.Errorf("ipc: %s has left: %w: %w", c.name(), ErrNotConnected, ErrClosed)
-	c.mu.Lock()
-	c.part(l)
-	if unread := c.in.cost; unread > 0 {
+// leave takes a client whose connection has been retired away.
+func (s *Server) leave(client *Server, c *conn) {
+	s.acceptMu.Lock()
+	s.ServerManager.remove(client)
+	s.departed.add(client.session.Stats())
+	s.acceptMu.Unlock()
+	client.mu.Lock()
+	client.detach(c)
+	if unread := client.in.cost; unread > 0 {
 		unread += departedCost
-		s.places.hold(unread)
-		c.drained = func() { s.places.hold(-unread) }
+		s.admission.charge(unread)
+		client.drained = func() { s.admission.charge(-unread) }
 	}
-	closing := c.closing
-	if !closing { // else Close tells
-		c.err = end // in one step, so that every call says the same
-		c.out.refuse(end)
-		c.event(Disconnected, nil)
+	// In one step, so that every call says the same, and before the Server's own
+	// Close takes all events for handed over.
+	if client.closing {
+		client.err = client.out.refused()
+		client.event(Closed, nil)
+	} else {
+		client.err = fmt.Errorf("ipc: %s has left: %w: %w", client.name(), ErrNotConnected, ErrClosed)
+		client.out.refuse(client.err)
+		client.event(Disconnected, nil)
 	}
-	c.mu.Unlock()
-	if !closing {
-		s.ServerManager.departed(c)
-	}
-}
-
-// departedCost is what a client that has left takes beside its messages.
-const departedCost = 2 << 10
-
-// maxHeld is how many bytes of unread messages the clients that have left may
-// hold. While there are more, nobody new gets a place: who does not read costs
-// the clients their progress, and not the process its memory.
-const maxHeld = 64 << 20
-
-// places are those that clients can have at once. The connections that wait
-// for one do so in conn.Read, first come first served: a client that goes away
-// meanwhile is noticed by that.
-type places struct {
-	unlimited bool
-
-	mu      sync.Mutex
-	free    int
-	held    int
-	waiting []*net.Conn
-}
-
-// take waits for a place for conn.
-func (p *places) take(conn net.Conn) error {
-	p.mu.Lock()
-	if p.available() {
-		p.free--
-		p.mu.Unlock()
-		return nil
-	}
-	conn.SetReadDeadline(time.Time{})
-	p.waiting = append(p.waiting, &conn)
-	p.mu.Unlock()
-
-	var b [1]byte
-	n, err := conn.Read(b[:])
-
-	granted := !p.leave(&conn)
-	switch {
-	case granted && timedOut(err):
-		return nil
-	case granted:
-		p.release()
-	}
-	if n > 0 {
-		return detailf(ErrProtocol, "the client went on with the handshake before its turn")
-	}
-	return fmt.Errorf("waiting for a place: %w", err)
-}
-
-// available reports whether somebody can have a place now.
-func (p *places) available() bool {
-	return (p.unlimited || p.free > 0) && p.held <= maxHeld
-}
-
-// leave takes conn out of those who wait, and reports whether it was there.
-func (p *places) leave(conn *net.Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	i := slices.Index(p.waiting, conn)
-	if i < 0 {
-		return false
-	}
-	p.waiting = slices.Delete(p.waiting, i, i+1)
-	return true
-}
-
-// release gives a place back.
-func (p *places) release() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.free++
-	p.grant()
-}
-
-// hold adds to the bytes that the clients that have left hold.
-func (p *places) hold(bytes int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.held += bytes
-	p.grant()
-}
-
-// grant gives the places there are to whoever has waited longest.
-func (p *places) grant() {
-	for len(p.waiting) > 0 && p.available() {
-		p.free--
-		(*p.waiting[0]).SetReadDeadline(longAgo)
-		p.waiting = slices.Delete(p.waiting, 0, 1)
-	}
+	client.mu.Unlock()
+	s.ServerManager.setDeparted(client)
 }

@@ -35,10 +35,7 @@ type detail struct {
 func (e *detail) Error() string { return e.text }
 func (e *detail) Unwrap() error { return e.err }
 
-// Detail returns an error that matches err and says text alone.
-func Detail(err error, text string) error { return &detail{text, err} }
-
-// Detailf is Detail with a formatted text.
+// Detailf returns an error that matches err and says the formatted text alone.
 func Detailf(err error, format string, args ...any) error {
-	return Detail(err, fmt.Sprintf(format, args...))
+	return &detail{fmt.Sprintf(format, args...), err}
 }

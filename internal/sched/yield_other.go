@@ -1,0 +1,6 @@
+//go:build !linux
+
+package sched
+
+// Yield does nothing here.
+func Yield() {}

@@ -1,0 +1,214 @@
+package ipc
+
+import (
+	"sync"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
+)
+
+const (
+	// readBufferSize is what one read from the socket can bring: a message
+	// of 64 KiB with its header, or many small ones.
+	readBufferSize = 68 << 10
+
+	// A frame that filled the read buffer gets its memory at once if it is
+	// no larger than this, else in doubling steps, as its bytes arrive.
+	wholeFrame = maxPooled
+)
+
+// recvBuffer collects the bytes of one connection until they are whole frames,
+// and copies those into messages. It belongs to the goroutine with the reader's
+// role. While it holds no part of a frame it owns no memory.
+type recvBuffer struct {
+	dec wire.Decoder
+	buf *readBuffer
+	big *bigFrame // the frame that outgrew buf, while it is being read
+	err error     // the peer has broken the rules: nothing after that counts
+}
+
+// readBuffer holds the bytes [r:w], which have been read and not decoded.
+//
+// That b comes last is not by chance: at the start of a page, where a buffer of
+// its own would lie, the kernel's copy out of a socket takes up to five times as
+// long on some processors (rep movsb on AMD, where the target is 0 to 16 bytes
+// behind the source within a page).
+type readBuffer struct {
+	r, w  int
+	slabs [][]Message // spare, for the next batch
+	b     [readBufferSize]byte
+}
+
+var readBuffers = sync.Pool{New: func() any { return new(readBuffer) }}
+
+// free returns the memory that the next bytes of the connection go to.
+func (q *recvBuffer) free() []byte {
+	if q.big != nil {
+		return q.big.free()
+	}
+	if q.buf == nil {
+		q.buf = readBuffers.Get().(*readBuffer)
+	}
+	return q.buf.b[q.buf.w:]
+}
+
+// release gives the read buffer back, unless it holds a part of a frame.
+func (q *recvBuffer) release() {
+	if b := q.buf; b != nil && b.r == b.w {
+		q.buf = nil
+		b.r, b.w = 0, 0
+		readBuffers.Put(b)
+	}
+}
+
+// reset gives all memory back; a part of a frame is lost.
+func (q *recvBuffer) reset() {
+	q.big = nil
+	if q.buf != nil {
+		q.buf.r = q.buf.w
+		q.release()
+	}
+}
+
+// decode takes the n bytes that have arrived at free into account and returns
+// the messages that are complete now. With an error, which is final, it returns
+// those before it. The batch's list of slabs is used again by the next call.
+func (q *recvBuffer) decode(n int) (batch, error) {
+	var out batch
+	switch {
+	case q.err != nil:
+	case q.big != nil:
+		q.err = q.fillBig(n, &out)
+	default:
+		q.err = q.fillBuffer(n, &out)
+	}
+	return out, q.err
+}
+
+func (q *recvBuffer) fillBuffer(n int, out *batch) error {
+	b := q.buf
+	b.w += n
+	out.slabs = b.slabs[:0]
+	err := q.frames(out)
+	out.closeSlab()
+	b.slabs = out.slabs
+	if err != nil {
+		return err
+	}
+	return q.compact()
+}
+
+// frames copies the messages of the whole frames in the read buffer to out.
+func (q *recvBuffer) frames(out *batch) error {
+	b := q.buf
+	rest := b.b[b.r:b.w]
+	for {
+		msgType, data, size, err := q.dec.Next(rest)
+		if err != nil {
+			return err
+		}
+		if size == 0 {
+			break
+		}
+		rest = rest[size:]
+		out.frames++
+		switch {
+		case msgType == wire.ControlType:
+			// There are no control frames that we know.
+		case len(data) <= slabBytes:
+			if !out.hasRoom(len(data)) {
+				out.openSlab(len(data), len(rest)/size)
+			}
+			out.small(msgType, data)
+		default:
+			p := getPooled(len(data))
+			copy(p.b, data)
+			out.large(msgType, p.b, p)
+		}
+	}
+	b.r = b.w - len(rest)
+	return nil
+}
+
+// compact moves the part of a frame that is left in the read buffer to its
+// start. If it fills the buffer, it gets memory of its own.
+func (q *recvBuffer) compact() error {
+	b := q.buf
+	b.w = copy(b.b[:], b.b[b.r:b.w])
+	b.r = 0
+	if b.w < len(b.b) {
+		return nil
+	}
+	n, err := q.dec.Length(b.b[:])
+	if err != nil {
+		return err
+	}
+	if q.dec.Cipher != nil {
+		q.big = newBigFrame(0, n, b.b[wire.LengthSize:])
+	} else {
+		msgType, err := wire.ParseType(b.b[wire.LengthSize:])
+		if err != nil {
+			return err
+		}
+		q.big = newBigFrame(msgType, n-wire.TypeSize, b.b[wire.HeaderSize:])
+	}
+	b.r = b.w
+	q.release()
+	return nil
+}
+
+// bigFrame is a frame that is read straight into memory of its own. Its body
+// is what follows the length or, in a frame that is not sealed, the type.
+type bigFrame struct {
+	msgType int     // if it is not sealed
+	body    []byte  // what there is memory for
+	n       int     // bytes of body that have arrived
+	size    int     // of the whole body
+	pooled  *pooled // of body, if the frame is no larger than wholeFrame
+}
+
+// newBigFrame starts a frame whose body has size bytes, of which head are
+// here.
+func newBigFrame(msgType, size int, head []byte) *bigFrame {
+	f := &bigFrame{msgType: msgType, size: size}
+	if size <= wholeFrame {
+		f.pooled = getPooled(size)
+		f.body = f.pooled.b
+	} else {
+		f.body = make([]byte, 2*len(head))
+	}
+	f.n = copy(f.body, head)
+	return f
+}
+
+func (f *bigFrame) free() []byte {
+	if f.n == len(f.body) {
+		// The sum of two lengths may be too much for an int of 32 bits.
+		grown := make([]byte, len(f.body)+min(len(f.body), f.size-len(f.body)))
+		copy(grown, f.body)
+		f.body = grown
+	}
+	return f.body[f.n:]
+}
+
+// fillBig takes n more bytes of the big frame into account, and adds its
+// message to out if it is whole.
+func (q *recvBuffer) fillBig(n int, out *batch) error {
+	f := q.big
+	f.n += n
+	if f.n < f.size {
+		return nil
+	}
+	q.big = nil
+	msgType, data := f.msgType, f.body
+	if q.dec.Cipher != nil {
+		var err error
+		if msgType, data, err = q.dec.Body(f.body); err != nil {
+			return err
+		}
+	}
+	out.frames++
+	if msgType != wire.ControlType {
+		out.large(msgType, data, f.pooled)
+	}
+	return nil
+}
