@@ -32,6 +32,7 @@ type listening struct {
 	admission admission
 	slots     chan struct{} // one for each unfinished handshake
 	failures  throttle      // of the log
+	watches   sync.Pool     // of *watch
 
 	acceptMu   sync.Mutex             // guards what follows
 	unfinished map[*net.Conn]struct{} // in the handshake; nil once Close has begun
@@ -66,7 +67,8 @@ func (s *Server) accept() {
 		switch {
 		case err == nil:
 			pause = minAcceptPause
-			s.tasks.Go(func() { s.handle(netConn) })
+			s.tasks.Add(1)
+			go s.handle(netConn)
 			continue
 		case s.ctx.Err() != nil:
 			return
@@ -110,16 +112,17 @@ func (s *Server) handle(netConn net.Conn) {
 	<-s.slots
 	if err != nil {
 		s.handshakeFailed(netConn, peer, err)
+		s.tasks.Done()
 		return
 	}
 	c.in.busyPoll = s.config.BusyPoll
 	if s.config.MultiMode {
 		c.out.writeTimeout = s.config.WriteTimeout
 		// A fresh goroutine has a small stack, which it will keep for long.
-		s.tasks.Go(func() { s.serveClient(c) })
-	} else {
-		s.serveSingle(c)
+		go s.serveClient(c)
+		return
 	}
+	s.serveSingle(c)
 }
 
 // handshake does the server's side of the handshake, for which the client needs

@@ -94,7 +94,7 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 	}
 	c.init(name, cfg.Logger, Connecting)
 	c.out.resend = true
-	c.direct = true
+	c.direct = cfg.Handler == nil
 	c.delay = cfg.loopDelay
 	c.mu.Lock()
 	c.event(Connecting, nil)
@@ -104,13 +104,17 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 		return nil, c.explain("connect to", err)
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if f := cfg.Handler; f != nil {
+		c.setHandler(func(m *Message) { f(c, m) }, new(sync.Pool))
+	}
 	c.attach(conn)
 	go c.run(conn)
 	return c, nil
 }
 
 // Close sends what Write has accepted, for 1 s at most, and ends the Client:
-// all calls that wait return, and no goroutine, descriptor or timer is left.
+// all calls that wait return, and no goroutine, descriptor or timer is left, but
+// for a Handler that runs: Close does not wait for it.
 // It returns nil if the kernel has everything that was accepted, else an error
 // that says how many messages it does not have. A Client that is not connected
 // closes at once. What had arrived can still be read, or over anything but Unix
@@ -138,33 +142,49 @@ func (c *Client) Close() error {
 	return c.closeErr
 }
 
-// run keeps the client connected, first by first, until Close or a Timeout. It
-// is the own goroutine of each connection.
-func (c *Client) run(first *conn) {
-	defer close(c.done)
-	for conn := first; ; {
+// run keeps the client connected, first by conn, until Close or a Timeout. It is
+// the own goroutine of each connection.
+func (c *Client) run(conn *conn) {
+	for conn != nil {
 		c.logf(slog.LevelInfo, "connected", conn.peer.attrs()...)
-		conn.serve()
-		again := c.lose(conn)
-		close(conn.done)
-		if !again {
+		conn.resume = func() { c.resume(conn) }
+		if !conn.serve() {
 			return
 		}
-		c.logf(slog.LevelInfo, "connection lost", slog.Any("reason", conn.err))
-		next, err := c.connect(c.ctx, c.report())
-		if err != nil {
-			c.timeOut(err)
-			return
-		}
-		c.mu.Lock()
-		c.stats.Reconnects++
-		c.mu.Unlock()
-		if !c.attach(next) {
-			closeConn(next.netConn)
-			return
-		}
-		conn = next
+		conn = c.reconnect(conn)
 	}
+	close(c.done)
+}
+
+// resume is run in the place of another goroutine that was busy with the Handler.
+func (c *Client) resume(conn *conn) {
+	if conn.serve() {
+		c.run(c.reconnect(conn))
+	}
+}
+
+// reconnect takes a lost connection away, and returns the next one, or nil at the
+// end.
+func (c *Client) reconnect(lost *conn) *conn {
+	again := c.lose(lost)
+	close(lost.done)
+	if !again {
+		return nil
+	}
+	c.logf(slog.LevelInfo, "connection lost", slog.Any("reason", lost.err))
+	next, err := c.connect(c.ctx, c.report())
+	if err != nil {
+		c.timeOut(err)
+		return nil
+	}
+	c.mu.Lock()
+	c.stats.Reconnects++
+	c.mu.Unlock()
+	if !c.attach(next) {
+		closeConn(next.netConn)
+		return nil
+	}
+	return next
 }
 
 // lose takes a lost connection away, and reports whether there is to be

@@ -106,6 +106,14 @@ type ServerConfig struct {
 	// slow each other down. It applies to Unix and TCP sockets. 0 is off.
 	BusyPoll time.Duration
 
+	// Handler is called with each message and event instead of reading them: in
+	// order, one call at a time for a client, in parallel for the clients of
+	// MultiMode. It gets the client's Server. The message is lent: it, and its
+	// Data, are valid until Handler returns; Clone keeps it. A Handler that takes
+	// long holds up its own client and no other. It may call all methods, Close
+	// too, which does not wait for it.
+	Handler func(*Server, *Message)
+
 	loopDelay time.Duration // see the constant; tests change it
 }
 
@@ -165,6 +173,12 @@ type ClientConfig struct {
 	// while it tries, though on Linux it leaves the core to other threads that
 	// wait for it. It applies to Unix and TCP sockets. 0 is off.
 	BusyPoll time.Duration
+
+	// Handler is called with each message and event instead of reading them: in
+	// order, one call at a time. The message is lent: it, and its Data, are valid
+	// until Handler returns; Clone keeps it. It may call all methods, Close too,
+	// which does not wait for it.
+	Handler func(*Client, *Message)
 
 	loopDelay time.Duration // see the constant; tests change it
 }

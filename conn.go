@@ -18,7 +18,7 @@ const lingerTime = 100 * time.Millisecond
 
 // conn is one connection of a session, from the end of its handshake to its
 // loss; session says which steps that has. Its own goroutine runs serve, and is
-// the only one that retires it.
+// the only one that retires it. A stand-in may replace it: see handling.
 //
 // session.mu guards the fields up to the first blank line. Those after it do not
 // change. in belongs to the reader, as its comment says, out to the flush.
@@ -33,6 +33,7 @@ type conn struct {
 	peer    peerInfo
 	began   time.Time
 	done    chan struct{} // closed when the session has let go of the connection
+	resume  func()        // what the connection's own goroutine does: serve, and what follows
 
 	in  reader
 	out sender
@@ -88,6 +89,7 @@ func (c *conn) fail(err error) {
 	c.err = err
 	c.in.interrupt()
 	c.in.wakeLoop()
+	c.takeOver()
 }
 
 // end is fail for goroutines other than the reader. ctx bounds what closing
@@ -138,13 +140,17 @@ func (c *conn) writeFailed(err error) {
 	c.in.wakeLoop()
 }
 
-// serve is what the connection's own goroutine does. It returns when the
-// connection has ended and has been retired.
-func (c *conn) serve() {
+// serve is what the connection's own goroutine does. It returns true when the
+// connection has ended and has been retired, and false when another goroutine is
+// the connection's own now.
+func (c *conn) serve() (own bool) {
 	c.session.mu.Lock()
-	c.in.loop()
+	own = c.in.loop()
 	c.session.mu.Unlock()
-	c.retire()
+	if own {
+		c.retire()
+	}
+	return own
 }
 
 // retire closes a connection that has ended, and takes it from the outbox. No

@@ -14,11 +14,11 @@
 //
 // The socket is /tmp/greeter.sock. [ServerConfig] and [ClientConfig] are
 // validated and copied; the zero value of every other field is its default. A
-// live server keeps its name, and a second one gets [ErrInUse]. What a server
-// that was killed has left behind is taken over.
+// live server keeps its name, and a second one gets [ErrInUse]. The socket of a
+// server that was killed is taken over.
 //
-// StartClient waits for its server for ever, for ClientConfig.Timeout, or, as
-// [StartClientContext], until a context ends. The same Timeout bounds each
+// StartClient waits for its server without a limit, or for ClientConfig.Timeout;
+// [StartClientContext] until a context ends. The same Timeout bounds each
 // reconnecting later on.
 //
 // [Server.Close] and [Client.Close] send what has been accepted, for one second
@@ -35,13 +35,50 @@
 //   - [Client.ReadContext] waits until a context ends;
 //   - [Client.Messages] is an iterator over the same.
 //
-// When a wait ends early, only the call ends: nothing is lost, doubled or
-// reordered. A goroutine that reads gets its messages fastest if it calls one of
+// When a wait ends early, only the call ends: nothing is lost, duplicated
+// or reordered. A goroutine that reads gets its messages fastest if it calls one of
 // them again and again, since it then reads the socket itself.
 //
 // What is unread is held in memory up to about 1 MiB for each connection. Beyond
 // that the socket fills up, and then the peer has to wait: if a reader stops,
 // its sender blocks, and memory stays bounded.
+//
+// # Handlers
+//
+// A Handler in the config is the other way to read, and the faster one: a
+// function that is called with each message and event, as net/http calls one for
+// each request.
+//
+//	server, err := ipc.StartServer(&ipc.ServerConfig{
+//		Name:      "greeter",
+//		MultiMode: true,
+//		Handler: func(client *ipc.Server, m *ipc.Message) {
+//			if m.MsgType > 0 {
+//				client.Write(m.MsgType, m.Data)
+//			}
+//		},
+//	})
+//
+// The Handler of one client is called for one message at a time, in order, and
+// those of different clients run in parallel. Each is called by the goroutine
+// that reads the client's socket, so that no other has to be woken for it, and
+// the message is lent: it lies in the read buffer, and is valid until the Handler
+// returns. [Message.Clone] makes a copy that can be kept. In a program that is
+// built with the race detector what was lent is overwritten after the call.
+//
+// A Handler may call all methods, also Write, Broadcast, and Close, which does
+// not wait for it. Reading goes on while it runs: after 20 ms another goroutine
+// reads the socket, notices its loss, and holds what comes, up to 1 MiB. So a
+// Handler that takes long delays the messages of its own client only. Its last
+// call is for the event Closed, for Timeout of a Client, or for Disconnected of a
+// MultiMode server's client. A Handler that panics ends the program; one that
+// calls [runtime.Goexit] ends the connection.
+//
+// Read, ReadTimed, ReadContext, Messages and the ServerManager's ways to read
+// return [ErrHandler] then. Use a Handler where messages are handled as they
+// come, by a server with many clients above all. Read is simpler where the
+// program decides when it wants the next message, where it keeps all of them
+// anyway, or waits for one answer.
 //
 // # Events
 //
@@ -56,9 +93,9 @@
 //     This is the end of that client.
 //   - "Error", with Err set: something went wrong that is not the end. A peer
 //     broke the protocol or made no progress for too long, and has lost its
-//     connection; the server that came back has become one that the client
-//     must not talk to; or a message that was queued for it is over its limit,
-//     and was dropped.
+//     connection; a reconnecting client found a server that it must not use, such
+//     as one that does not encrypt; or a message that was queued for the next
+//     server is over that one's limit, and was dropped.
 //   - "Closed": after Close. This is the end.
 //
 // At most 64 unread events are kept. A program that only writes may leave them
@@ -78,8 +115,8 @@
 // What Write has accepted is sent once and in order. A client keeps what it had
 // not given to the kernel when the connection was lost, and sends it after the
 // reconnect. What the kernel had taken and the server had not read is lost with
-// the server: to get confirmation, have the receiver reply. A server drops what
-// was meant for a client that has left; the next one may be another.
+// the server: to get confirmation, have the receiver reply. A server drops the
+// messages for a client that has left; the next client may be another one.
 //
 // Types are 1 to 2147483647, and mean what the program wants them to. Data may
 // be empty, and has at most ServerConfig.MaxMsgSize bytes, in either direction.
@@ -122,14 +159,14 @@
 // # Errors
 //
 // An error from Read is the end of a Server or Client. It is the same every time,
-// and Write and Flush return it, too. Errors are matched with [errors.Is]:
-// [ErrClosed] after Close and [ErrTimeout] after a Timeout are the two ends. They
-// also match [net.ErrClosed] and [os.ErrDeadlineExceeded]. What goes wrong
-// without being the end is an event.
+// and Write and Flush return it, too. Match errors with [errors.Is]: it is
+// [ErrClosed] after Close, and [ErrTimeout] after a Timeout. They also match
+// [net.ErrClosed] and [os.ErrDeadlineExceeded]. What goes wrong without ending the
+// Server or Client is an event.
 //
-// With an error from Write nothing was sent. Which one it is says what to do:
-// [ErrNotConnected] may pass, unless it is [ErrClosed] as well: then that client
-// has left for good. [ErrMsgTooLarge] and [ErrReservedType] do not.
+// With an error from Write nothing was sent. After [ErrNotConnected] another
+// attempt may succeed, unless it is [ErrClosed] as well: then that client has left
+// for good. After [ErrMsgTooLarge] and [ErrReservedType] none will.
 // [ErrMultiMode] means that a call for one client was made on the Server that
 // stands for all.
 //
@@ -144,39 +181,39 @@
 //
 //	&ipc.ClientConfig{Name: "greeter", Authorize: ipc.SameUser}
 //
-// Authorize is asked before the first byte is exchanged, on either side, and is
-// told the [Peer] as the kernel reports it. This works on Linux; elsewhere the
-// kernel is not asked, and an Authorize that is set refuses all.
+// Authorize is called before the first byte is exchanged, on either side, with
+// the [Peer] as the kernel reports it. This works on Linux; elsewhere the peer is
+// not known, and an Authorize that is set refuses every peer.
 //
-// Encryption is off by default. It keeps the content of a stream that is relayed
-// from those who only read it. It does not authenticate, so it does not stop a
-// man in the middle: on one machine permissions and Authorize do. Between
-// machines use a Listener and a Dial with TLS.
+// Encryption is off by default. It hides the content of a relayed stream from a
+// passive reader. It does not authenticate, so it does not stop a man in the
+// middle: on one machine permissions and Authorize do. Between machines use a
+// Listener and a Dial with TLS.
 //
-// A peer that breaks the protocol loses its own connection, and no other peer
-// does. A length is checked before memory is allocated for it.
+// A peer that violates the protocol loses its own connection; other peers are not
+// affected. A length is checked before memory is allocated for it.
 //
 // # Performance
 //
 // Nothing has to be tuned. What can be:
 //
-//   - [Message.Release] gives the memory of a large message back, which is worth
-//     it in a stream of them.
-//   - BusyPoll, in both configs, trades a core for the time that a sleeping
-//     reader takes to wake up: for conversations of short messages where each
-//     side waits for the other.
-//   - Many small writes need no gathering by the program: the queue does that.
+//   - [Message.Release] gives the memory of a large message back for the next
+//     one, which saves time in a stream of them.
+//   - BusyPoll, in both configs, uses a core to save the time that a sleeping
+//     reader takes to wake up: for short messages where each side waits for the
+//     other.
+//   - Small messages need not be gathered by the program: the queue does that.
 //   - A program that does nothing but receive as fast as it can, with a small
 //     heap, spends much of its time in the garbage collector. GOGC=400 let it
 //     take a quarter more messages of 64 bytes, and half as many again of 1 KiB
 //     (two cores, Go 1.26).
-//   - In MultiMode each client has a goroutine that reads its socket, and that
-//     has to wake the one in ServerManager.Read: answers take longer than in
-//     single mode.
+//   - In MultiMode each client has a goroutine that reads its socket. It calls
+//     the Handler itself, but has to wake the goroutine in ServerManager.Read:
+//     answers take longer then.
 //
 // # Logging
 //
-// Nothing is logged in normal life at the default level, "error". LogLevel, or
+// Nothing is logged in normal operation at the default level, "error". LogLevel, or
 // the environment variable IPC_DEBUG, shows more: text on standard error. Logger
 // takes a [log/slog.Logger] instead. Each line has the attribute socket, and
 // where it applies client, peer, reason, error, repeated and pause. Message data

@@ -40,6 +40,9 @@ var (
 	// callback, or Broadcast.
 	ErrMultiMode error = &errs.Sentinel{Text: "not on a MultiMode server: use its ServerManager"}
 
+	// ErrHandler refuses a call that reads where a Handler does.
+	ErrHandler error = &errs.Sentinel{Text: "a Handler reads the messages"}
+
 	// ErrVersion says that the peer speaks another version of the protocol.
 	ErrVersion = errs.Version
 

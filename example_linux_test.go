@@ -4,16 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"os"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
-// The kernel says who wants to connect, and the program decides.
+// Authorize is told which process wants to connect, and decides.
 func ExampleServerConfig_authorize() {
 	name := uniqueName()
 	server, err := ipc.StartServer(&ipc.ServerConfig{
 		Name:              name,
-		UnmaskPermissions: true, // everybody may try
+		UnmaskPermissions: true, // all users may try
 		Authorize: func(p ipc.Peer) error {
 			if err := ipc.SameUser(p); err != nil {
 				return err
@@ -47,9 +48,32 @@ func ExampleClientConfig_authorize() {
 	_, err = ipc.StartClient(&ipc.ClientConfig{
 		Name: name,
 		Authorize: func(p ipc.Peer) error {
-			return fmt.Errorf("user %d is not whom I want to talk to", p.UID)
+			return fmt.Errorf("the server runs as user %d", p.UID)
 		},
 	})
 	fmt.Println(errors.Is(err, ipc.ErrUnauthorized))
 	// Output: true
+}
+
+// Peer is the process at the other end, as the kernel reports it.
+func ExampleServer_Peer() {
+	server, client := connect()
+	defer server.Close()
+	defer client.Close()
+
+	peer, err := server.Peer()
+	fmt.Println(peer.PID == os.Getpid(), err)
+	// Output: true <nil>
+}
+
+func ExampleSameUser() {
+	own := uint32(os.Geteuid())
+	fmt.Println(ipc.SameUser(ipc.Peer{UID: own}))
+	fmt.Println(ipc.SameUser(ipc.Peer{UID: 0})) // root
+	err := ipc.SameUser(ipc.Peer{UID: own + 1})
+	fmt.Println(errors.Is(err, ipc.ErrUnauthorized))
+	// Output:
+	// <nil>
+	// <nil>
+	// true
 }

@@ -7,6 +7,7 @@ import (
 	"log"
 	"net"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -15,12 +16,12 @@ import (
 
 var names atomic.Int32
 
-// uniqueName returns a name that no other server has, not even that of
-// another run of these examples.
+// uniqueName returns a name that no other server has, in no other run of these
+// examples either.
 func uniqueName() string { return fmt.Sprintf("example-%d-%d", os.Getpid(), names.Add(1)) }
 
-// connect returns a server and its client, whose events of the start have been
-// read.
+// connect returns a server and a client that are connected. The events of the
+// start have been read.
 func connect() (*ipc.Server, *ipc.Client) {
 	name := uniqueName()
 	server, err := ipc.StartServer(&ipc.ServerConfig{Name: name})
@@ -37,7 +38,8 @@ func connect() (*ipc.Server, *ipc.Client) {
 	return server, client
 }
 
-// connectMany returns a server in MultiMode, and n clients that it knows.
+// connectMany returns a server in MultiMode and n clients. The events of the start
+// have been read.
 func connectMany(n int) (*ipc.Server, []*ipc.Client) {
 	name := uniqueName()
 	server, err := ipc.StartServer(&ipc.ServerConfig{Name: name, MultiMode: true})
@@ -122,7 +124,7 @@ func ExampleStartServer() {
 
 func ExampleStartClient() {
 	name := uniqueName()
-	go func() { // later, perhaps
+	go func() { // in any order: StartClient waits for the server
 		server, err := ipc.StartServer(&ipc.ServerConfig{Name: name})
 		if err != nil {
 			log.Fatal(err)
@@ -183,6 +185,55 @@ func ExampleServer_Read() {
 	// -1 Disconnected <nil>
 }
 
+// Each client of a MultiMode server has a Server with a number of its own.
+func ExampleServer_ClientID() {
+	server, clients := connectMany(2)
+	defer server.Close()
+
+	fmt.Println(server.ClientID()) // 0: it stands for all clients
+	for i, s := range server.ServerManager.Servers() {
+		fmt.Println(s.ClientID())
+		clients[i].Close()
+	}
+	// Output:
+	// 0
+	// 1
+	// 2
+}
+
+func ExampleServer_Addr() {
+	dir, err := os.MkdirTemp("", "ipc")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	server, err := ipc.StartServer(&ipc.ServerConfig{Name: "greeter", SocketDir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+	addr := server.Addr()
+	fmt.Println(addr.Network(), filepath.Base(addr.String()))
+	// Output: unix greeter.sock
+}
+
+// Close sends what Write has accepted.
+func ExampleServer_Close() {
+	server, client := connect()
+	defer client.Close()
+
+	server.Write(1, []byte("the last message"))
+	fmt.Println(server.Close())
+	fmt.Println(server.Close()) // the same every time
+
+	message, err := client.Read()
+	fmt.Printf("%s %v\n", message.Data, err)
+	// Output:
+	// <nil>
+	// <nil>
+	// the last message <nil>
+}
+
 func ExampleServer_Write() {
 	server, client := connect()
 	defer server.Close()
@@ -213,7 +264,7 @@ func ExampleClient_Read() {
 	message, err := client.Read()
 	fmt.Printf("%s %v\n", message.Data, err)
 
-	// An error is the end, and the same every time.
+	// After an error every further Read returns the same one.
 	client.Close()
 	message, err = client.Read()
 	fmt.Println(message.Status, err)
@@ -223,6 +274,15 @@ func ExampleClient_Read() {
 	// one <nil>
 	// Closed <nil>
 	// true
+}
+
+// Close may be deferred before the error of StartClient is checked: on a nil
+// Client it does nothing.
+func ExampleClient_Close() {
+	client, err := ipc.StartClient(&ipc.ClientConfig{Name: uniqueName(), Timeout: time.Millisecond})
+	defer client.Close()
+	fmt.Println(client == nil, errors.Is(err, ipc.ErrTimeout))
+	// Output: true true
 }
 
 func ExampleClient_ReadTimed() {
@@ -326,7 +386,7 @@ func ExampleClient_Flush() {
 	defer client.Close()
 
 	for range 1000 {
-		client.Write(1, []byte("small")) // gathers in memory, and is on its way
+		client.Write(1, []byte("small")) // queued, and sent in the background
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -471,6 +531,34 @@ func ExampleServerManager_Servers() {
 	// for client 2 <nil>
 }
 
+// What clients have sent before Close is still handed over. Then the callback gets
+// ErrClosed, and a loop has to end.
+func ExampleServerManager_Close() {
+	server, clients := connectMany(1)
+	clients[0].Write(1, []byte("sent in time"))
+	clients[0].Close()
+	for server.Stats().MessagesIn == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	fmt.Println(server.ServerManager.Close())
+
+	for ended := false; !ended; {
+		server.ServerManager.Read(func(_ *ipc.Server, message *ipc.Message, err error) {
+			switch {
+			case err != nil:
+				fmt.Println(errors.Is(err, ipc.ErrClosed))
+				ended = true
+			case message.MsgType > 0:
+				fmt.Printf("%s\n", message.Data)
+			}
+		})
+	}
+	// Output:
+	// <nil>
+	// sent in time
+	// true
+}
+
 func ExampleMessage_Release() {
 	server, client := connect()
 	defer server.Close()
@@ -489,13 +577,13 @@ func ExampleMessage_Release() {
 			break
 		}
 		total += len(message.Data)
-		message.Release() // its memory serves the next message
+		message.Release() // its memory is used for a later message
 	}
 	fmt.Println(total)
 	// Output: 10485760
 }
 
-// A client may make its connections itself: here, to see each attempt.
+// Dial makes each connection of a client. This one prints each attempt.
 func ExampleClientConfig_dial() {
 	server, err := ipc.StartServer(&ipc.ServerConfig{Name: uniqueName()})
 	if err != nil {
@@ -520,8 +608,8 @@ func ExampleClientConfig_dial() {
 	// Connected
 }
 
-// A server may accept from any listener and a client dial anything: over TCP,
-// with TLS, or within a process.
+// A server may accept from any listener, and a client may make its connections
+// itself: over TCP, with TLS, or within a process.
 func ExampleServerConfig_listener() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -552,7 +640,105 @@ func ExampleServerConfig_listener() {
 	// over TCP <nil>
 }
 
-// What went wrong can be told with errors.Is.
+// A Handler is called with each message and event of a client. A message is lent
+// to it: Write copies what it is given.
+func ExampleServerConfig_handler() {
+	name := uniqueName()
+	server, err := ipc.StartServer(&ipc.ServerConfig{
+		Name:      name,
+		MultiMode: true,
+		Handler: func(client *ipc.Server, message *ipc.Message) {
+			if message.MsgType > 0 {
+				client.Write(message.MsgType, append([]byte("hello, "), message.Data...))
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+
+	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	client.Read() // Connecting
+	client.Read() // Connected
+	client.Write(1, []byte("world"))
+	message, err := client.Read()
+	fmt.Printf("%s %v\n", message.Data, err)
+	// Output: hello, world <nil>
+}
+
+// The Handler of a Client gets its events, too. Read returns ErrHandler then.
+func ExampleClientConfig_handler() {
+	name := uniqueName()
+	server, err := ipc.StartServer(&ipc.ServerConfig{Name: name})
+	if err != nil {
+		log.Fatal(err)
+	}
+	closed := make(chan struct{})
+	client, err := ipc.StartClient(&ipc.ClientConfig{
+		Name: name,
+		Handler: func(client *ipc.Client, message *ipc.Message) {
+			if message.MsgType > 0 {
+				fmt.Printf("message: %s\n", message.Data)
+				client.Close() // does not wait for the Handler
+				return
+			}
+			fmt.Println("event:", message.Status)
+			if message.Status == ipc.Closed.String() {
+				close(closed) // the last call
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	server.Write(1, []byte("goodbye"))
+	<-closed
+	_, err = client.Read()
+	fmt.Println(errors.Is(err, ipc.ErrHandler))
+	server.Close()
+	// Output:
+	// event: Connecting
+	// event: Connected
+	// message: goodbye
+	// event: Closed
+	// true
+}
+
+// A Handler that keeps messages keeps clones of them.
+func ExampleMessage_Clone() {
+	name := uniqueName()
+	kept := make(chan *ipc.Message, 2)
+	server, err := ipc.StartServer(&ipc.ServerConfig{
+		Name: name,
+		Handler: func(_ *ipc.Server, message *ipc.Message) {
+			if message.MsgType > 0 {
+				kept <- message.Clone()
+			}
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+
+	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer client.Close()
+	client.Write(1, []byte("one"))
+	client.Write(2, []byte("two"))
+	first, second := <-kept, <-kept
+	fmt.Printf("%s, %s\n", first.Data, second.Data)
+	// Output: one, two
+}
+
+// Errors are matched with errors.Is.
 func Example_errors() {
 	_, err := ipc.StartServer(&ipc.ServerConfig{Name: "not/a/name"})
 	fmt.Println(errors.Is(err, ipc.ErrName))

@@ -156,6 +156,11 @@ func (m *ServerManager) Close() error { return m.server.Close() }
 
 // read is Read up to limit. It returns nil if callback got a message.
 func (m *ServerManager) read(limit waitLimit, callback func(*Server, *Message, error)) error {
+	if m.server.config.Handler != nil {
+		err := m.server.explain("read", m.server.misused(ErrHandler))
+		callback(m.server, nil, err)
+		return err
+	}
 	if limit.ctx != nil && limit.ctx.Err() != nil {
 		return limit.ctx.Err()
 	}

@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"bytes"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,18 @@ func (m *Message) Release() {
 	if m != nil && m.lease != nil {
 		m.lease.end()
 	}
+}
+
+// Clone returns a copy of the message, with a copy of Data, that is the caller's.
+// A Handler that keeps a message keeps the clone of it.
+func (m *Message) Clone() *Message {
+	if m == nil {
+		return nil
+	}
+	c := *m
+	c.Data = bytes.Clone(m.Data)
+	c.lease = nil
+	return &c
 }
 
 // A lease is one message's hold on a pooled buffer. It is never reused, so a

@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -12,9 +13,9 @@ import (
 )
 
 const (
-	// loopDelay is how long no goroutine may call Read before the
-	// connection's own goroutine reads, so that a loss is noticed and the inbox
-	// fills up.
+	// loopDelay is how long no goroutine may call Read, or a Handler may run,
+	// before the connection is read by a goroutine of its own, so that a loss is
+	// noticed and the inbox fills up.
 	loopDelay = 20 * time.Millisecond
 
 	// yieldAfter is how long a reader with BusyPoll tries before it lets other
@@ -75,8 +76,8 @@ func (s *session) Messages(ctx context.Context) iter.Seq2[*Message, error] {
 
 // next returns the next message or event.
 func (s *session) next(limit waitLimit) (*Message, error) {
-	if s.misuse != nil {
-		return nil, s.explain("read", s.misused())
+	if s.noRead != nil {
+		return nil, s.explain("read", s.misused(s.noRead))
 	}
 	if limit.ctx != nil && limit.ctx.Err() != nil {
 		return nil, limit.ctx.Err()
@@ -112,11 +113,17 @@ func (s *session) pop() *Message {
 			s.conn.in.wakeLoop()
 		}
 	}
-	if s.drained != nil && s.in.hasEventsOnly() {
+	s.checkDrained()
+	return m
+}
+
+// checkDrained tells, once, that no message of a client that has left is unread,
+// and none is being handled. mu is held.
+func (s *session) checkDrained() {
+	if s.drained != nil && !s.handling.busy && s.in.hasEventsOnly() {
 		s.drained()
 		s.drained = nil
 	}
-	return m
 }
 
 // waitFor waits until ready returns true, for anything that a connection may
@@ -291,18 +298,33 @@ func (r *reader) readAsCaller(limit *waitLimit, poll bool) {
 	r.release()
 }
 
-// loop reads for as long as the connection lives, whenever it may. It is run by
-// the connection's own goroutine, with session.mu.
-func (r *reader) loop() {
+// loop reads for as long as the connection lives, whenever it may, and calls the
+// Handler, if there is one. It is run by the connection's own goroutine, with
+// session.mu, and reports whether that still is the connection's own.
+func (r *reader) loop() (own bool) {
+	s := r.conn.session
 	for r.conn.err == nil {
-		if !r.loopMayRead() {
+		switch {
+		case s.handling.wants(&s.in):
+			if !r.conn.handOver(nil) {
+				return false
+			}
+		case !r.loopMayRead():
 			r.sleep()
-			continue
+		case s.handling.call != nil && !s.handling.busy:
+			r.acquire(loop)
+			got := r.readLent()
+			r.release()
+			if got.messages > 0 && !r.conn.handOver(&got) {
+				return false
+			}
+		default:
+			r.acquire(loop)
+			r.read(time.Time{}, true)
+			r.release()
 		}
-		r.acquire(loop)
-		r.read(time.Time{}, true)
-		r.release()
 	}
+	return true
 }
 
 // loopMayRead reports whether the loop should read now. If a full inbox is what
@@ -367,32 +389,63 @@ func (r *reader) read(deadline time.Time, wait bool) error {
 	return err
 }
 
+// readLent is read for the Handler: what came is not added to the inbox.
+func (r *reader) readLent() lentBatch {
+	s := r.conn.session
+	if r.conn.raw != nil {
+		r.setDeadline(time.Time{})
+	}
+	s.mu.Unlock()
+	var got lentBatch
+	n, err := r.receive(true)
+	if n > 0 {
+		var cutErr error
+		got, cutErr = r.recv.cut(n)
+		r.fresh = r.busyPoll > 0 && got.count > 0
+		err = cmp.Or(cutErr, err)
+	}
+	r.recv.release()
+	s.mu.Lock()
+	r.count(got.count, got.messages, got.bytes)
+	r.failOn(err)
+	return got
+}
+
+// count records what a read brought.
+func (r *reader) count(frames, messages, bytes int) {
+	r.frames += uint64(frames)
+	stats := &r.conn.session.stats
+	stats.MessagesIn += uint64(messages)
+	stats.BytesIn += uint64(bytes)
+}
+
+// failOn ends the connection if err, of a read, is the end of it.
+func (r *reader) failOn(err error) {
+	if err != nil && err != errNothingYet && (r.conn.raw == nil || !timedOut(err)) {
+		r.conn.fail(err) // where raw is nil no deadline is ours
+	}
+}
+
 // enqueue adds one read's messages to the inbox. An error of the connection
 // ends it.
 func (r *reader) enqueue(got batch, err error) {
 	s := r.conn.session
-	r.frames += uint64(got.frames)
+	r.count(got.frames, got.messages, got.bytes)
 	if got.messages > 0 {
 		s.in.add(&got)
-		s.stats.MessagesIn += uint64(got.messages)
-		s.stats.BytesIn += uint64(got.bytes)
 		s.notify()
 	}
 	clear(got.slabs) // the read buffer keeps the list, not what is in it
-	if err != nil && err != errNothingYet && (r.conn.raw == nil || !timedOut(err)) {
-		r.conn.fail(err) // where raw is nil no deadline is ours
-	}
+	r.failOn(err)
 }
 
 // errNothingYet is what a read that does not wait returns when nothing has
 // arrived.
 var errNothingYet = errors.New("nothing has arrived")
 
-// fill reads once and decodes. It waits for the first byte if wait is set, up
-// to the read deadline. What it returns with an error came before the error.
-func (r *reader) fill(wait bool) (batch, error) {
-	var n int
-	var err error
+// receive reads once. It waits for the first byte if wait is set, up to the read
+// deadline. Without a byte there is an error.
+func (r *reader) receive(wait bool) (n int, err error) {
 	switch raw := r.conn.raw; {
 	case raw == nil:
 		n, err = readSome(r.conn.netConn, r.recv.free())
@@ -401,10 +454,17 @@ func (r *reader) fill(wait bool) (batch, error) {
 	default:
 		n, err = raw.read(&r.recv, wait)
 	}
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// fill reads once and decodes. What it returns with an error came before the
+// error.
+func (r *reader) fill(wait bool) (batch, error) {
+	n, err := r.receive(wait)
 	if n == 0 {
-		if err == nil {
-			err = io.EOF
-		}
 		return batch{}, err
 	}
 	got, decodeErr := r.recv.decode(n)

@@ -152,6 +152,8 @@ func TestReadmeSnippets(t *testing.T) {
 		"\necho\n",
 		"== Many clients/2\nclient 1: to the manager\n",
 		"== Many clients/3\nwe close at six\n",
+		"== Handlers/1\nhandling client 1\n",
+		"\necho of the handler\n",
 		"== Writing/1\nas soon as you can\n",
 		"== Errors/1\nis the server running?\n",
 		"== Permissions/1\n",

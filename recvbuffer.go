@@ -35,6 +35,7 @@ type recvBuffer struct {
 type readBuffer struct {
 	r, w  int
 	slabs [][]Message // spare, for the next batch
+	lent  Message     // what a Handler gets of it
 	b     [readBufferSize]byte
 }
 
@@ -55,9 +56,14 @@ func (q *recvBuffer) free() []byte {
 func (q *recvBuffer) release() {
 	if b := q.buf; b != nil && b.r == b.w {
 		q.buf = nil
-		b.r, b.w = 0, 0
-		readBuffers.Put(b)
+		b.put()
 	}
+}
+
+func (b *readBuffer) put() {
+	b.r, b.w = 0, 0
+	b.lent = Message{}
+	readBuffers.Put(b)
 }
 
 // reset gives all memory back; a part of a frame is lost.
@@ -82,6 +88,67 @@ func (q *recvBuffer) decode(n int) (batch, error) {
 		q.err = q.fillBuffer(n, &out)
 	}
 	return out, q.err
+}
+
+// cut is decode for a Handler: it returns the whole frames where they lie, and
+// gives them away, with their memory. With an error, which is final, it returns
+// those before it.
+func (q *recvBuffer) cut(n int) (b lentBatch, err error) {
+	switch {
+	case q.err != nil:
+	case q.big != nil:
+		q.err = q.cutBig(n, &b)
+	default:
+		q.err = q.cutBuffer(n, &b)
+	}
+	return b, q.err
+}
+
+func (q *recvBuffer) cutBuffer(n int, out *lentBatch) error {
+	b := q.buf
+	b.w += n
+	rest := b.b[b.r:b.w]
+	var err error
+	for {
+		msgType, data, size, nextErr := q.dec.Next(rest)
+		if err = nextErr; err != nil || size == 0 {
+			break
+		}
+		rest = rest[size:]
+		out.count++
+		if msgType != wire.ControlType {
+			out.messages++
+			out.bytes += len(data)
+		}
+	}
+	end := b.w - len(rest)
+	if out.messages > 0 {
+		out.buf, out.frames, out.sealed = b, b.b[b.r:end], q.dec.Cipher != nil
+		q.buf = nil
+		if len(rest) > 0 && err == nil {
+			q.buf = readBuffers.Get().(*readBuffer)
+			q.buf.w = copy(q.buf.b[:], rest)
+		}
+		return err
+	}
+	b.r = end
+	if err != nil {
+		return err
+	}
+	return q.compact()
+}
+
+func (q *recvBuffer) cutBig(n int, out *lentBatch) error {
+	msgType, data, pooled, err := q.advanceBig(n)
+	if err != nil || data == nil {
+		return err
+	}
+	out.count = 1
+	if msgType != wire.ControlType {
+		out.large, out.msgType, out.data, out.pooled = true, msgType, data, pooled
+		out.messages, out.bytes = 1, len(data)
+	}
+	return nil
 }
 
 func (q *recvBuffer) fillBuffer(n int, out *batch) error {
@@ -193,22 +260,29 @@ func (f *bigFrame) free() []byte {
 // fillBig takes n more bytes of the big frame into account, and adds its
 // message to out if it is whole.
 func (q *recvBuffer) fillBig(n int, out *batch) error {
-	f := q.big
-	f.n += n
-	if f.n < f.size {
-		return nil
-	}
-	q.big = nil
-	msgType, data := f.msgType, f.body
-	if q.dec.Cipher != nil {
-		var err error
-		if msgType, data, err = q.dec.Body(f.body); err != nil {
-			return err
-		}
+	msgType, data, pooled, err := q.advanceBig(n)
+	if err != nil || data == nil {
+		return err
 	}
 	out.frames++
 	if msgType != wire.ControlType {
-		out.large(msgType, data, f.pooled)
+		out.large(msgType, data, pooled)
 	}
 	return nil
+}
+
+// advanceBig takes n more bytes of the big frame into account, and returns it,
+// with the memory of data, if it is whole. Otherwise data is nil.
+func (q *recvBuffer) advanceBig(n int) (msgType int, data []byte, memory *pooled, err error) {
+	f := q.big
+	f.n += n
+	if f.n < f.size {
+		return 0, nil, nil, nil
+	}
+	q.big = nil
+	if q.dec.Cipher == nil {
+		return f.msgType, f.body, f.pooled, nil
+	}
+	msgType, data, err = q.dec.Body(f.body)
+	return msgType, data, f.pooled, err
 }

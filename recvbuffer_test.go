@@ -5,7 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"net"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
@@ -524,4 +528,131 @@ func TestBatchSlabs(t *testing.T) {
 	if len(b.slabs) != 3 || b.messages != 3 || b.bytes != 5002 {
 		t.Errorf("%d slabs of %d messages with %d bytes", len(b.slabs), b.messages, b.bytes)
 	}
+}
+
+// cutLimit is the MaxMsgSize of FuzzCut: there are frames over a read buffer.
+const cutLimit = 128 << 10
+
+// cutCipher is a cipher that seals and opens.
+var cutCipher = sync.OnceValue(func() *wire.Cipher {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	ask := wire.Client{Secrets: wire.System}
+	go ask.Handshake(theirs)
+	offer := wire.Server{Encrypt: true, MaxMsgSize: cutLimit, Secrets: wire.System}
+	n, err := offer.Handshake(ours, func() error { return nil })
+	if err != nil {
+		panic(err)
+	}
+	return n.Cipher
+})
+
+// inWords is a message in a few words.
+func inWords(m *Message) string {
+	return fmt.Sprint(m.MsgType, " ", len(m.Data), " ", crc32.ChecksumIEEE(m.Data))
+}
+
+// A consumer takes what n more bytes bring, and says what that is.
+type consumer func(q *recvBuffer, n int) ([]string, error)
+
+func consumeDecoded(q *recvBuffer, n int) (got []string, err error) {
+	b, err := q.decode(n)
+	for _, slab := range b.slabs {
+		for i := range slab {
+			got = append(got, inWords(&slab[i]))
+			slab[i].Release()
+		}
+	}
+	return append(got, fmt.Sprint("counts ", b.frames, b.messages, b.bytes)), err
+}
+
+func consumeCut(q *recvBuffer, n int) (got []string, err error) {
+	b, err := q.cut(n)
+	counts := fmt.Sprint("counts ", b.count, b.messages, b.bytes)
+	h := handling{call: func(m *Message) {
+		got = append(got, inWords(m))
+		clear(m.Data) // it is lent, and nothing else lies there
+	}}
+	var answer atomic.Bool
+	messages := b.messages
+	h.lend(&b, &answer)
+	if answer.Load() != (messages > 0) {
+		got = append(got, "answer is wrong")
+	}
+	return append(got, counts), err
+}
+
+// receiveAll gives stream to a buffer in pieces, and to the consumers by turns.
+func receiveAll(t *testing.T, cipher *wire.Cipher, stream, pieces []byte, consumers ...consumer) (got []string, err error) {
+	q := recvBuffer{dec: wire.Decoder{MaxMsgSize: cutLimit, Cipher: cipher}}
+	for i := 0; len(stream) > 0 && err == nil; i++ {
+		free := q.free()
+		if len(free) == 0 {
+			t.Fatal("there is no room for the next bytes")
+		}
+		size := len(free)
+		if len(pieces) > 0 {
+			size = min(size, 1+int(pieces[i%len(pieces)])*int(pieces[i%len(pieces)]))
+		}
+		n := copy(free[:size], stream)
+		stream = stream[n:]
+		var more []string
+		more, err = consumers[i%len(consumers)](&q, n)
+		got = append(got, more...)
+		q.release()
+		if q.buf != nil && q.buf.r == q.buf.w {
+			t.Fatal("a buffer is kept that holds nothing")
+		}
+	}
+	q.reset()
+	return got, err
+}
+
+// What a Handler is lent is what Read returns, however the stream is cut into
+// reads, and also if what comes is copied at times, as it is while a Handler
+// runs.
+func FuzzCut(f *testing.F) {
+	f.Add(append(frames(1, 0, 2), 0, 0, 0, 3), []byte{0}, uint32(0), byte(0), false)
+	f.Add(frames(1, 0, 2, 3), []byte{2, 1, 9}, uint32(70<<10), byte(3), true)
+	f.Add(append(frames(5), 0, 0, 0, 4, 255, 0, 0, 0), []byte{255}, uint32(100<<10), byte(1), true)
+	f.Add(bytes.Repeat(frames(1, 2, 3), 100), []byte{3, 200}, uint32(5<<10), byte(7), false)
+	f.Fuzz(func(t *testing.T, rest, pieces []byte, size uint32, count byte, sealed bool) {
+		var cipher *wire.Cipher
+		if sealed {
+			cipher = cutCipher()
+		}
+		// Some frames that are right, of which each third is a control frame, and
+		// then what the fuzzer likes.
+		var stream []byte
+		for i := range int(count % 8) {
+			n := (int(size) + i*1000) % (cutLimit + 1)
+			frame := make([]byte, wire.HeaderSize+n)
+			wire.PutHeader(frame, i%3, n)
+			for j := range n {
+				frame[wire.HeaderSize+j] = byte(i + j)
+			}
+			if sealed {
+				stream = cipher.AppendFrame(stream, frame[:wire.HeaderSize], frame[wire.HeaderSize:])
+			} else {
+				stream = append(stream, frame...)
+			}
+		}
+		stream = append(stream, rest...)
+		want, wantErr := receiveAll(t, cipher, stream, pieces, consumeDecoded)
+		for _, by := range [][]consumer{{consumeCut}, {consumeCut, consumeDecoded}, {consumeDecoded, consumeCut, consumeCut}} {
+			got, err := receiveAll(t, cipher, stream, pieces, by...)
+			if fmt.Sprint(err) != fmt.Sprint(wantErr) {
+				t.Errorf("error %v, want %v", err, wantErr)
+			}
+			if len(got) != len(want) {
+				t.Fatalf("%d lines, want %d", len(got), len(want))
+			}
+			for i := range want {
+				if got[i] != want[i] {
+					t.Fatalf("line %d is %s, want %s", i, got[i], want[i])
+				}
+			}
+		}
+	})
 }

@@ -57,12 +57,17 @@ func StartServer(config *ServerConfig) (*Server, error) {
 	}
 	s := &Server{addr: listener.Addr(), listening: newListening(cfg, listener)}
 	s.init(name, cfg.Logger, Listening)
-	s.direct = !cfg.MultiMode
+	s.direct = !cfg.MultiMode && cfg.Handler == nil
 	s.delay = cfg.loopDelay
 	s.out.max = cfg.MaxMsgSize
 	s.ServerManager = newManager(s)
-	if cfg.MultiMode {
-		s.misuse = ErrMultiMode
+	switch {
+	case cfg.MultiMode && cfg.Handler == nil:
+		s.misuse, s.noRead = ErrMultiMode, ErrMultiMode
+	case cfg.MultiMode:
+		s.misuse, s.noRead = ErrMultiMode, ErrHandler
+	case cfg.Handler != nil:
+		s.setHandler(func(m *Message) { cfg.Handler(s, m) }, &s.watches)
 	}
 	s.tasks.Go(s.accept)
 	s.logf(slog.LevelInfo, "listening")
@@ -162,7 +167,8 @@ func (s *Server) Stats() Stats {
 
 // Close sends what Write has accepted, for 1 s at most (in MultiMode to all
 // clients together), and ends the Server: its socket file is removed, all
-// calls that wait return, and no goroutine, descriptor or timer is left. It
+// calls that wait return, and no goroutine, descriptor or timer is left, but for
+// the Handlers that run: it does not wait for them. It
 // returns nil if the kernel has everything that was accepted, else an error
 // that says how many messages it does not have; those for a client that has
 // left before do not count. What had arrived can still be read, or over anything
@@ -222,45 +228,66 @@ func (s *Server) closeClient(ctx context.Context) error {
 // serveSingle serves the one client of single mode. It is the connection's own
 // goroutine.
 func (s *Server) serveSingle(c *conn) {
-	defer s.admission.release()
-	defer close(c.done)
 	if !s.attach(c) {
 		closeConn(c.netConn)
+		s.letGo(c)
 		return
 	}
 	s.logf(slog.LevelInfo, "client connected", c.peer.attrs()...)
-	c.serve()
-	s.mu.Lock()
-	s.detach(c)
-	if !s.closing {
-		s.event(Disconnected, nil)
+	c.resume = func() {
+		if !c.serve() {
+			return
+		}
+		s.mu.Lock()
+		s.detach(c)
+		if !s.closing {
+			s.event(Disconnected, nil)
+		}
+		s.mu.Unlock()
+		s.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", c.err))
+		s.letGo(c)
 	}
-	s.mu.Unlock()
-	s.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", c.err))
+	c.resume()
+}
+
+// letGo gives back what an accepted connection has: a place, and a task.
+func (s *Server) letGo(c *conn) {
+	close(c.done)
+	s.admission.release()
+	s.tasks.Done()
 }
 
 // serveClient serves one client of MultiMode. It is the connection's own
 // goroutine.
 func (s *Server) serveClient(c *conn) {
-	defer s.admission.release()
-	defer close(c.done)
 	client := s.newClient()
 	if !s.join(client, c) {
 		closeConn(c.netConn)
+		s.letGo(c)
 		return
 	}
 	client.logf(slog.LevelInfo, "client connected", c.peer.attrs()...)
-	c.serve()
-	s.leave(client, c)
-	client.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", c.err))
+	c.resume = func() {
+		if !c.serve() {
+			return
+		}
+		s.leave(client, c)
+		client.logf(slog.LevelInfo, "client disconnected", slog.Any("reason", c.err))
+		s.letGo(c)
+	}
+	c.resume()
 }
 
 // newClient returns the Server of a client that is not known yet.
 func (s *Server) newClient() *Server {
 	client := &Server{ServerManager: s.ServerManager, addr: s.addr}
 	client.init(s.socket, s.log, NotConnected)
+	client.delay = s.delay
 	client.out.max = s.config.MaxMsgSize
 	client.server = client
+	if f := s.config.Handler; f != nil {
+		client.setHandler(func(m *Message) { f(client, m) }, &s.watches)
+	}
 	return client
 }
 
@@ -290,7 +317,7 @@ func (s *Server) leave(client *Server, c *conn) {
 	s.acceptMu.Unlock()
 	client.mu.Lock()
 	client.detach(c)
-	if unread := client.in.cost; unread > 0 {
+	if unread := client.in.cost + client.handling.held; unread > 0 || client.handling.call != nil {
 		unread += departedCost
 		s.admission.charge(unread)
 		client.drained = func() { s.admission.charge(-unread) }

@@ -35,7 +35,8 @@ type session struct {
 	socket string // for errors and the log
 	log    *slog.Logger
 	id     int           // of a client's Server in MultiMode
-	misuse error         // what reading and writing return on a MultiMode server
+	misuse error         // what writing and Peer return on a MultiMode server
+	noRead error         // what reading returns there, and where a Handler reads
 	direct bool          // callers of Read read the socket themselves
 	delay  time.Duration // see loopDelay
 	out    outbox
@@ -51,6 +52,8 @@ type session struct {
 	closing bool   // Close has begun
 	err     error  // the end: what every call returns once the inbox is empty
 	stats   Stats
+
+	handling handling
 
 	flushFunc func() // outbox.flush, stored once so that starting it allocates nothing
 
@@ -89,8 +92,8 @@ func (s *session) StatusCode() Status {
 // where the kernel does not tell. In single mode the process may be another one
 // than the sender of the message that was read last.
 func (s *session) Peer() (Peer, error) {
-	if err := s.misused(); err != nil {
-		return Peer{}, s.explain("peer", err)
+	if s.misuse != nil {
+		return Peer{}, s.explain("peer", s.misused(s.misuse))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,17 +113,15 @@ func (s *session) Stats() Stats {
 	return stats
 }
 
-// misused returns what is wrong with a call for one client on this session.
-func (s *session) misused() error {
-	if s.misuse == nil {
-		return nil
-	}
+// misused returns the error of a call that this session does not have, which is
+// misuse, and its end if that has come.
+func (s *session) misused(misuse error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
-		return detailf(errors.Join(s.misuse, s.err), "%v (closed)", s.misuse)
+		return detailf(errors.Join(misuse, s.err), "%v (closed)", misuse)
 	}
-	return s.misuse
+	return misuse
 }
 
 // explain adds to err what was being done, and with which socket.
@@ -146,11 +147,15 @@ func (s *session) logf(level slog.Level, msg string, attrs ...slog.Attr) {
 	logEvent(s.log, level, msg, s.socket, s.id, attrs...)
 }
 
-// notify tells all that may wait for it that there is something to read.
+// notify tells all that may wait for it that there is something to read: the
+// callers of Read, and the Handler or the manager.
 func (s *session) notify() {
 	s.answer.Store(false)
 	s.changed.wake()
-	if s.manager != nil && !s.listed {
+	switch {
+	case s.handling.call != nil:
+		s.startHandling()
+	case s.manager != nil && !s.listed:
 		s.listed = true
 		s.manager.enqueue(s.server)
 	}
@@ -186,6 +191,7 @@ func (s *session) attach(c *conn) bool {
 // wrong with it if it did not just end. mu is held.
 func (s *session) detach(c *conn) {
 	s.conn = nil
+	s.unwatchHandler()
 	reason := c.err
 	if c.writeErr != nil {
 		reason = c.writeErr // came first

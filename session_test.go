@@ -2,6 +2,7 @@ package ipc
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdh"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -327,10 +329,12 @@ type pipeListener struct {
 	conns  chan net.Conn
 	errs   chan error
 	closed chan struct{}
+	close  func()
 }
 
 func newPipeListener() *pipeListener {
-	return &pipeListener{make(chan net.Conn), make(chan error), make(chan struct{})}
+	closed := make(chan struct{})
+	return &pipeListener{make(chan net.Conn), make(chan error), closed, sync.OnceFunc(func() { close(closed) })}
 }
 
 func (l *pipeListener) Accept() (net.Conn, error) {
@@ -345,7 +349,7 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 }
 
 func (l *pipeListener) Close() error {
-	close(l.closed)
+	l.close()
 	return nil
 }
 
@@ -356,6 +360,19 @@ func (l *pipeListener) dial() net.Conn {
 	client, server := net.Pipe()
 	l.conns <- server
 	return client
+}
+
+// dialContext is dial for a ClientConfig.
+func (l *pipeListener) dialContext(ctx context.Context) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- server:
+		return client, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // join does the client's side of the handshake, and returns what ends it.

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// Stats are the counts of an endpoint since its start. They are current
+// Stats are the counts of a Server or Client since its start. They are current
 // before the message or event that they belong to can be read.
 type Stats struct {
 	// MessagesIn and BytesIn count what has been received, whether it has
@@ -16,7 +16,8 @@ type Stats struct {
 	// Reconnects counts the connections of a Client after its first.
 	Reconnects uint64
 
-	// HandshakeFailures counts the connections that came to nothing.
+	// HandshakeFailures counts the connections that failed before they were
+	// established.
 	HandshakeFailures uint64
 }
 

@@ -55,7 +55,7 @@ func (s *session) write(ctx context.Context, p patience, msgType int, data []byt
 		return s.explain("write", err)
 	}
 	if s.misuse != nil {
-		return s.explain("write", s.misused())
+		return s.explain("write", s.misused(s.misuse))
 	}
 	answers := s.answer.Load() && s.answer.CompareAndSwap(true, false)
 	if err := s.out.write(ctx, p, msgType, data, answers); err != nil {

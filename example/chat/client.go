@@ -11,8 +11,8 @@ import (
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
-// chat joins the room under a name. It says what comes from in and prints what
-// the others say, until in or ctx ends.
+// chat joins the room under a name. It sends the lines of in and prints what the
+// others say, until in or ctx ends.
 func chat(ctx context.Context, config *ipc.ClientConfig, name string, in io.Reader, out io.Writer) error {
 	client, err := ipc.StartClientContext(ctx, config)
 	if err != nil {
@@ -25,12 +25,12 @@ func chat(ctx context.Context, config *ipc.ClientConfig, name string, in io.Read
 		if err := say(ctx, client, name, in); err != nil {
 			fmt.Fprintln(out, "!", err)
 		}
-		client.Close() // sends what was said, and ends listen
+		client.Close() // sends what Write has accepted, and ends listen
 	}()
 	return listen(client, name, out)
 }
 
-// say says each line of in.
+// say sends each line of in.
 func say(ctx context.Context, client *ipc.Client, name string, in io.Reader) error {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
@@ -39,13 +39,13 @@ func say(ctx context.Context, client *ipc.Client, name string, in io.Reader) err
 		}
 		// While the server is away this waits for it.
 		if err := client.WriteContext(ctx, typeSay, encode(post{Name: name, Text: lines.Text()})); err != nil {
-			return nil // listen tells why
+			return nil // listen returns the reason
 		}
 	}
 	return lines.Err()
 }
 
-// listen prints what the others say and how the connection fares, until the
+// listen prints what the others say and the state of the connection, until the
 // client ends.
 func listen(client *ipc.Client, name string, out io.Writer) error {
 	number := 0
@@ -58,8 +58,8 @@ func listen(client *ipc.Client, name string, out io.Writer) error {
 		case m.Err != nil:
 			fmt.Fprintf(out, "! %v\n", m.Err)
 		case m.Status == ipc.Connected.String():
-			// To each server anew: it may be another one. If this fails, the
-			// connection is gone again and there will be a next.
+			// A server that was restarted does not know the name yet. If this
+			// fails, the connection is lost again and Connected comes once more.
 			_ = client.Write(typeHere, encode(post{Name: name}))
 		case m.Status == ipc.ReConnecting.String():
 			fmt.Fprintln(out, "* the server is away")

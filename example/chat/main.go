@@ -4,8 +4,8 @@
 //	go run ./example/chat -name ann
 //	go run ./example/chat -name ben
 //
-// What somebody types, the others see. The server may be stopped and started
-// again in the middle of it. Ctrl-C ends either, Ctrl-D a client.
+// What one person types, the others see. The server may be stopped and started
+// again meanwhile. Ctrl-C ends a server or a client, Ctrl-D a client.
 package main
 
 import (
@@ -27,8 +27,8 @@ const (
 	typeSaid = 4 // server to client: post
 )
 
-// post is what somebody says, as JSON. It has its author's name every time, so
-// that a server that was started a moment ago knows who is talking.
+// post is what a person says, as JSON. It has the author's name every time, so
+// that a server that has just been restarted knows who is talking.
 type post struct {
 	Number int    `json:"number,omitempty"` // of the client; 0 is the server
 	Name   string `json:"name,omitempty"`

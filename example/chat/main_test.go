@@ -16,7 +16,7 @@ import (
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
-// screen is what somebody sees.
+// screen is what a person sees.
 type screen struct {
 	mu      sync.Mutex
 	shown   bytes.Buffer
@@ -191,7 +191,7 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestSlow has somebody in the room who never reads: the others get every line,
+// TestSlow has a client in the room that never reads: the others get every line,
 // as fast as they read.
 func TestSlow(t *testing.T) {
 	if testing.Short() {

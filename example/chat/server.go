@@ -12,7 +12,10 @@ import (
 )
 
 // room is the server's view of the chat. One goroutine reads for all clients,
-// so that nothing here needs a lock.
+// through the ServerManager, so nothing here needs a mutex, and all clients see
+// the lines in the same order. A Handler would be called for several clients at
+// once: the names and the order of the broadcasts would need a mutex then. It
+// would be faster, but people do not type that fast.
 type room struct {
 	manager *ipc.ServerManager
 	names   map[int]string // by ClientID
@@ -33,7 +36,7 @@ func serve(ctx context.Context, config *ipc.ServerConfig, out io.Writer) error {
 				return err
 			}
 			if err := server.Close(); err != nil {
-				fmt.Fprintln(out, "!", err) // some have not got everything
+				fmt.Fprintln(out, "!", err) // some clients have not got everything
 			}
 			return nil
 		}
@@ -45,7 +48,7 @@ func (r *room) handle(client *ipc.Server, m *ipc.Message, err error) {
 	case err != nil: // the server was closed
 	case m.Status == ipc.Disconnected.String():
 		r.leave(client)
-	case m.Err != nil: // such as a client that takes nothing for too long
+	case m.Err != nil: // such as a client that makes no progress for too long
 		fmt.Fprintf(r.out, "! %v\n", m.Err)
 	case m.MsgType == typeHere, m.MsgType == typeSay:
 		var p post
@@ -61,7 +64,7 @@ func (r *room) handle(client *ipc.Server, m *ipc.Message, err error) {
 	}
 }
 
-// join makes a client known that is new.
+// join adds a client, unless it has joined already, and tells all clients.
 func (r *room) join(client *ipc.Server, name string) {
 	id := client.ClientID()
 	if _, known := r.names[id]; known {
@@ -81,8 +84,8 @@ func (r *room) leave(client *ipc.Server) {
 	}
 }
 
-// tell tells everybody. Broadcast does not wait: who has no room for another
-// message misses it, and holds up nobody.
+// tell sends p to all clients. Broadcast does not wait: a client with no room for
+// another message misses it, and does not delay the others.
 func (r *room) tell(p post) {
 	if err := r.manager.Broadcast(typeSaid, encode(p)); err != nil {
 		fmt.Fprintf(r.out, "! %v\n", err)

@@ -1,5 +1,5 @@
-// Command client says something to example/server every second, and survives
-// the server's restart.
+// Command client sends a message to example/server every second, and goes on when
+// the server was restarted.
 package main
 
 import (
@@ -44,7 +44,8 @@ func run(ctx context.Context, config *ipc.ClientConfig, every time.Duration) err
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for n := 1; ; n++ {
-		// WriteContext waits while the server is away; Write would say so.
+		// WriteContext waits while the server is away; Write would return
+		// ErrNotConnected.
 		if err := client.WriteContext(ctx, 1, fmt.Appendf(nil, "hello number %d", n)); err != nil {
 			return err
 		}
@@ -57,7 +58,7 @@ func run(ctx context.Context, config *ipc.ClientConfig, every time.Duration) err
 	}
 }
 
-// listen prints what the server says, and how the connection fares.
+// listen prints what the server says, and the state of the connection.
 func listen(client *ipc.Client) {
 	for m, err := range client.Messages(context.Background()) {
 		switch {

@@ -1,7 +1,7 @@
-// Command logging shows what the library has to say: its log, in a form of
-// one's own, and its counts, for a monitoring system.
+// Command logging shows the log of the library, in a format that the program
+// chooses, and its counts, for a monitoring system.
 //
-// These are the attributes that lines of the log carry:
+// The lines of the log have these attributes:
 //
 //	socket   path of the socket; or Name, or the Listener's address
 //	client   ClientID, on the lines of a client of a MultiMode server
@@ -39,8 +39,8 @@ func run(out io.Writer, publish func(string, expvar.Var)) error {
 	}
 	defer os.RemoveAll(dir)
 
-	// A Logger decides for itself what it keeps: LogLevel and IPC_DEBUG do not
-	// apply. This one writes JSON, from level info on, and names its part of
+	// A Logger replaces LogLevel and IPC_DEBUG: its handler decides which lines
+	// it writes. This one writes JSON, from level info on, and names the part of
 	// the program.
 	logger := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	server, err := ipc.StartServer(&ipc.ServerConfig{

@@ -1,5 +1,5 @@
-// Command multiclient is a server with several clients, all in one program,
-// over ServerManager.ReadTimed. It ends by itself, or with Ctrl-C.
+// Command multiclient is a server with several clients, all in one program. The
+// server reads with ServerManager.ReadTimed. It ends by itself, or with Ctrl-C.
 package main
 
 import (
@@ -50,11 +50,12 @@ func run(ctx context.Context) error {
 		})
 	}
 
-	for left := 0; left < clients && ctx.Err() == nil; {
+	var closed error
+	for left := 0; left < clients && closed == nil && ctx.Err() == nil; {
 		server.ServerManager.ReadTimed(time.Second, ipc.TimeoutMessage, func(s *ipc.Server, m *ipc.Message, err error) {
 			switch {
 			case err != nil:
-				log.Print(err)
+				closed = err // ReadTimed no longer waits: the loop has to end
 			case m == ipc.TimeoutMessage:
 				fmt.Println("server: nothing to do")
 			case m.MsgType == -1:
@@ -71,10 +72,10 @@ func run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	return nil
+	return closed
 }
 
-// talk is one client: it says something, waits for the answer, and again.
+// talk is one client: in each round it sends a message and waits for the answer.
 func talk(ctx context.Context, dir string, n int) error {
 	client, err := ipc.StartClientContext(ctx, &ipc.ClientConfig{Name: "multi", SocketDir: dir})
 	if err != nil {

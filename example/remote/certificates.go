@@ -40,7 +40,7 @@ func newAuthority() (*authority, error) {
 	return &authority{cert, key}, err
 }
 
-// issue returns a certificate for whoever is called name.
+// issue returns a certificate for the given name.
 func (a *authority) issue(name string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -63,7 +63,7 @@ func (a *authority) issue(name string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
-// pool returns what one needs to check the authority's certificates.
+// pool returns the pool that the authority's certificates are checked with.
 func (a *authority) pool() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)

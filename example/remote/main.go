@@ -1,9 +1,9 @@
-// Command remote is a conversation between two machines, as it were: a server
-// and a client over TCP, with TLS and certificates for both. Whoever has no
-// certificate of our authority is refused before the first byte of ours.
+// Command remote is a server and a client over TCP, as for two machines, with TLS
+// and certificates for both. TLS refuses a peer without a certificate of the
+// authority, before this library sends its first byte.
 //
-// All of it is in one program, and the certificates are made when it starts. In
-// real life each side has its own certificate and key from files, and the
+// Both are in one program, and the certificates are made when it starts. In
+// practice each side reads its own certificate and key from files, and the
 // authority's certificate without its key.
 package main
 
@@ -58,7 +58,7 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	if err := client.Write(1, []byte("is there anybody out there?")); err != nil {
+	if err := client.Write(1, []byte("is anyone there?")); err != nil {
 		return err
 	}
 	for m, err := range client.Messages(ctx) {
@@ -79,14 +79,13 @@ func run(ctx context.Context) error {
 		return err // Ctrl-C
 	}
 	if !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("a stranger connects: %v", err)
+		return fmt.Errorf("a client without a certificate: %v", err)
 	}
 	fmt.Println("a client without a certificate does not get in")
 	return nil
 }
 
-// serve starts a server that talks to those who have a certificate of the
-// authority's.
+// serve starts a server for clients that have a certificate of the authority.
 func serve(address string, authority *x509.CertPool, own tls.Certificate) (*ipc.Server, error) {
 	listener, err := tls.Listen("tcp", address, &tls.Config{
 		Certificates: []tls.Certificate{own},
@@ -100,8 +99,8 @@ func serve(address string, authority *x509.CertPool, own tls.Certificate) (*ipc.
 	return ipc.StartServer(&ipc.ServerConfig{Name: "remote", Listener: listener, MultiMode: true})
 }
 
-// connect connects to the server at address if it has a certificate of the
-// authority's. It shows its own, if it has one.
+// connect connects to the server at address, if that has a certificate of the
+// authority. It presents the certificate own, if there is one.
 func connect(ctx context.Context, address string, authority *x509.CertPool, own ...tls.Certificate) (*ipc.Client, error) {
 	dialer := tls.Dialer{Config: &tls.Config{
 		Certificates: own,
@@ -114,7 +113,7 @@ func connect(ctx context.Context, address string, authority *x509.CertPool, own 
 		Dial: func(ctx context.Context) (net.Conn, error) {
 			return dialer.DialContext(ctx, "tcp", address)
 		},
-		RetryTimer: time.Second, // a network is worth a try more often
+		RetryTimer: time.Second,
 	})
 }
 

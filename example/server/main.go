@@ -1,4 +1,4 @@
-// Command server answers one client at a time. Start it and example/client in
+// Command server answers any number of clients. Start it and example/client in
 // two terminals, in either order, and stop either of them with Ctrl-C or with
 // kill -9: the other one goes on when it is back. With -echo it sends every
 // message back as it came.
@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -18,47 +17,43 @@ import (
 )
 
 func main() {
-	config := ipc.ServerConfig{}
+	config := ipc.ServerConfig{
+		MultiMode: true, // any number of clients at once, each with a Server of its own
+		Handler:   answer,
+	}
 	flag.StringVar(&config.Name, "name", "example", "`name` of the server")
 	flag.StringVar(&config.SocketDir, "dir", "", "`folder` of the socket (default /tmp)")
-	flag.BoolVar(&config.MultiMode, "multi", false, "serve any number of clients at once")
 	flag.BoolVar(&config.Encryption, "encrypt", false, "encrypt all connections")
 	echo := flag.Bool("echo", false, "send every message back as it came")
 	flag.Parse()
-	handle := answer
 	if *echo {
-		handle = sendBack
+		config.Handler = sendBack
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, &config, handle); err != nil {
+	if err := run(ctx, &config); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(ctx context.Context, config *ipc.ServerConfig, handle func(*ipc.Server, *ipc.Message, error)) error {
+// run serves until ctx ends. All work is done by the Handler, which is called for
+// each message: several at once if several clients talk, so what they share would
+// need a mutex. Here they share nothing.
+func run(ctx context.Context, config *ipc.ServerConfig) error {
 	server, err := ipc.StartServer(config)
 	if err != nil {
 		return err
 	}
 	fmt.Println("listening on", server.Addr())
-	for {
-		// The ServerManager serves one client as well as many.
-		err := server.ServerManager.ReadContext(ctx, handle)
-		if errors.Is(err, context.Canceled) {
-			fmt.Println("closing")
-			return server.Close()
-		}
-		if err != nil {
-			return err
-		}
-	}
+	<-ctx.Done()
+	fmt.Println("closing")
+	return server.Close()
 }
 
 // answer answers a message of a client with one of the same type.
-func answer(client *ipc.Server, m *ipc.Message, err error) {
-	if err != nil || isEvent(client, m) {
+func answer(client *ipc.Server, m *ipc.Message) {
+	if isEvent(client, m) {
 		return
 	}
 	fmt.Printf("client %d says: %s\n", client.ClientID(), m.Data)
@@ -68,8 +63,8 @@ func answer(client *ipc.Server, m *ipc.Message, err error) {
 }
 
 // sendBack sends a message of a client back.
-func sendBack(client *ipc.Server, m *ipc.Message, err error) {
-	if err != nil || isEvent(client, m) {
+func sendBack(client *ipc.Server, m *ipc.Message) {
+	if isEvent(client, m) {
 		return
 	}
 	if err := client.Write(m.MsgType, m.Data); err != nil {
@@ -77,7 +72,7 @@ func sendBack(client *ipc.Server, m *ipc.Message, err error) {
 	}
 }
 
-// isEvent says whether m is an event, and prints it if so.
+// isEvent reports whether m is an event, and prints it if so.
 func isEvent(client *ipc.Server, m *ipc.Message) bool {
 	switch {
 	case m.MsgType > 0:

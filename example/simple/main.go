@@ -10,7 +10,7 @@ import (
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
-// The types of the messages are the program's own business.
+// The types of the messages, which the program chooses.
 const (
 	question = 1
 	answer   = 2
@@ -23,7 +23,7 @@ func main() {
 }
 
 func run() error {
-	// A folder of our own, so that two runs do not get into each other's way.
+	// A folder of its own keeps two runs apart.
 	dir, err := os.MkdirTemp("", "ipc")
 	if err != nil {
 		return err

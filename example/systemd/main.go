@@ -1,6 +1,6 @@
-// Command systemd is a server that systemd starts when its first client comes.
-// The socket is systemd's, and outlives the server: during a restart clients
-// wait in it, and none is refused.
+// Command systemd is a server that systemd starts when its first client connects.
+// systemd owns the socket, which outlives the server: during a restart clients
+// wait in its queue, and none is refused.
 //
 //	go build -o ~/.local/bin/ipc-example ./example/systemd
 //	cp example/systemd/ipc-example.* ~/.config/systemd/user/
@@ -73,9 +73,9 @@ func answer(client *ipc.Server, m *ipc.Message, err error) {
 // firstFD is the first descriptor that systemd passes.
 const firstFD = 3
 
-// listeners takes the listening sockets that systemd has passed to this
-// process, by their names; sd_listen_fds(3) describes how that is done. It
-// unsets the variables, lest children take the descriptors for theirs.
+// listeners returns the listening sockets that systemd has passed to this
+// process, by their names; sd_listen_fds(3) describes the protocol. It unsets the
+// variables, so that child processes do not use the descriptors.
 func listeners() (map[string]net.Listener, error) {
 	pid, count, names := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS"), os.Getenv("LISTEN_FDNAMES")
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {

@@ -128,7 +128,7 @@ func ask(t *testing.T, ctx context.Context, client *ipc.Client) {
 
 // TestNotPassed checks what is found where systemd has passed nothing.
 func TestNotPassed(t *testing.T) {
-	t.Setenv("LISTEN_PID", "1") // somebody else's
+	t.Setenv("LISTEN_PID", "1") // another process
 	t.Setenv("LISTEN_FDS", "1")
 	t.Setenv("LISTEN_FDNAMES", "ipc")
 	passed, err := listeners()

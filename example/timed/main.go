@@ -1,5 +1,5 @@
-// Command timed reads with a time limit, to do something else while nothing
-// comes. It ends by itself, or with Ctrl-C.
+// Command timed reads with a time limit, so that it can do something else while no
+// message arrives. It ends by itself, or with Ctrl-C.
 package main
 
 import (

@@ -61,7 +61,7 @@ func (l *Listener) Close() error { return l.close() }
 func closeBoth(l *net.UnixListener, file string, self fs.FileInfo, log Log) error {
 	err := remove(file, self)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced) {
-		log(slog.LevelWarn, "somebody else has removed the socket's file", file, slog.Any("error", err))
+		log(slog.LevelWarn, "another process has removed the socket's file", file, slog.Any("error", err))
 		err = nil
 	}
 	if err = errors.Join(err, l.Close()); err != nil {

@@ -157,3 +157,15 @@ func (d *Decoder) badLength(length uint32) error {
 func badType(t uint32) error {
 	return errs.Detailf(errs.Protocol, "message type %d, want 0 to %d", t, MaxType)
 }
+
+// Opened takes the frame that b starts with apart once more, after Next has
+// returned it: it neither checks it nor opens its seal.
+func Opened(b []byte, sealed bool) (msgType int, data []byte, size int) {
+	size = FrameSize(b)
+	start, end := LengthSize, size
+	if sealed {
+		start, end = start+nonceSize, end-tagSize
+	}
+	body := b[start:end:end]
+	return int(binary.BigEndian.Uint32(body)), body[TypeSize:], size
+}

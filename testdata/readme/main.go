@@ -59,6 +59,17 @@ func main() {
 	check(c.Close())
 	check(s.Close())
 
+	serving, stop = context.WithCancel(ctx)
+	server.Go(func() { run(serving, "Handlers/1", nil, nil) })
+	c, err = ipc.StartClient(&ipc.ClientConfig{Name: "handled", SocketDir: dir})
+	check(err)
+	drain(c, 2)
+	check(c.Write(1, []byte("echo of the handler")))
+	fmt.Printf("%s\n", drain(c, 1).Data)
+	stop()
+	server.Wait()
+	check(c.Close())
+
 	s, c = pair(ipc.ServerConfig{Name: "writing"})
 	run(ctx, "Writing/1", s, c)
 	s.Read() // Connected
@@ -72,7 +83,7 @@ func main() {
 	run(ctx, "Permissions/1", nil, nil)
 	run(ctx, "Logging/1", nil, nil)
 	for name := range snippets {
-		log.Fatalf("%s: nobody runs this snippet", name)
+		log.Fatalf("%s: this snippet is not run", name)
 	}
 }
 
