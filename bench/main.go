@@ -28,6 +28,7 @@ func main() {
 	flag.Var(&o.peers, "peers", "only the peers whose name matches this `regexp`; ours always takes part")
 	flag.StringVar(&o.json, "json", "", "keep everything that was measured in this `file`")
 	flag.StringVar(&o.plot, "plot", "", "draw the comparison into this SVG `file`")
+	flag.StringVar(&o.readme, "readme", "", "write the short table into this Markdown `file`")
 	flag.StringVar(&o.from, "from", "", "measure nothing: take what -json kept in this `file`")
 	flag.StringVar(&o.profile, "profile", "", "write the CPU profiles of all workers into this `folder`")
 	flag.Parse()
@@ -51,6 +52,7 @@ type options struct {
 	time       time.Duration
 	run, peers pattern
 	json, plot string
+	readme     string
 	from       string
 	profile    string
 }
@@ -96,6 +98,11 @@ func (o *options) do(ctx context.Context) error {
 			return err
 		}
 	}
+	if o.readme != "" {
+		if err := r.intoReadme(o.readme); err != nil {
+			return err
+		}
+	}
 	if failed := r.failures(); len(failed) > 0 {
 		return errors.New("what must work failed:\n" + strings.Join(failed, "\n"))
 	}
@@ -111,7 +118,7 @@ func (o *options) bench(ctx context.Context) (*report, error) {
 	if o.time > 0 {
 		s.measure = o.time
 	}
-	s.idle, s.many = affordable(s.idle), affordable(s.many)
+	s.idle, s.many, s.broadcast = affordable(s.idle), affordable(s.many), affordable(s.broadcast)
 	if o.profile != "" {
 		if err := os.MkdirAll(o.profile, 0o755); err != nil {
 			return nil, err
@@ -186,7 +193,7 @@ func (b *bench) choose(all []workload) {
 			b.workloads = append(b.workloads, w)
 			b.report.Results = append(b.report.Results, result{
 				ID: w.id, Label: w.label, Kind: w.spec.Kind, Size: w.spec.Size,
-				Clients: w.spec.Clients, Runs: map[string][]run{},
+				Clients: w.spec.Clients, Handler: w.spec.Handler, Runs: map[string][]run{},
 			})
 		}
 	}
@@ -209,8 +216,8 @@ func (b *bench) measure(into *result, w workload, c contestant) {
 	}
 }
 
-// progress replaces the line that says what is being done. It is for somebody
-// who watches; in a log it would be noise.
+// progress replaces the line that says what is being done. It is for a
+// terminal; in a log it would be noise.
 func progress(format string, args ...any) {
 	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
 		fmt.Fprintf(os.Stderr, "\r\033[K"+format, args...)

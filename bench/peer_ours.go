@@ -18,17 +18,20 @@ var oursPeer = harness.Peer{
 	Name:   "ours",
 	Module: "github.com/joe-at-startupmedia/golang-ipc",
 	Listen: func(s *harness.Spec) (harness.Server, error) {
-		srv, err := ipc.StartServer(&ipc.ServerConfig{
+		o := &oursServer{spec: s, begun: make(chan struct{})}
+		config := &ipc.ServerConfig{
 			Name:       s.Name,
 			SocketDir:  s.Dir,
 			Encryption: s.Encrypted,
-			MultiMode:  s.Manager,
+			MultiMode:  s.MultiMode,
 			BusyPoll:   s.BusyPoll,
-		})
-		if err != nil {
-			return nil, err
 		}
-		return &oursServer{srv: srv, spec: s}, nil
+		if s.Handler {
+			config.Handler = o.called
+		}
+		var err error
+		o.srv, err = ipc.StartServer(config)
+		return o, err
 	},
 	Dial: func(s *harness.Spec) (harness.Client, error) {
 		c, err := ipc.StartClient(&ipc.ClientConfig{
@@ -48,6 +51,19 @@ var oursPeer = harness.Peer{
 type oursServer struct {
 	srv  *ipc.Server
 	spec *harness.Spec
+
+	handle func(*ipc.Server, *ipc.Message) // what is to be done with a message
+	begun  chan struct{}                   // closed when handle is set
+}
+
+// called is the Handler. A client's first call is the event that it has joined:
+// that one waits until it is known what is to be done.
+func (s *oursServer) called(from *ipc.Server, m *ipc.Message) {
+	if m.MsgType < 0 {
+		<-s.begun
+		return
+	}
+	s.handle(from, m)
 }
 
 func (s *oursServer) Echo() error {
@@ -61,8 +77,14 @@ func (s *oursServer) Sink(sink func([]byte)) error {
 	return s.each(func(_ *ipc.Server, m *ipc.Message) { sink(m.Data) })
 }
 
-// each hands over all messages, through the manager if the workload says so.
+// each hands over all messages: by the Handler if the workload says so, and in
+// MultiMode through the manager otherwise.
 func (s *oursServer) each(handle func(*ipc.Server, *ipc.Message)) error {
+	if s.spec.Handler {
+		s.handle = handle
+		close(s.begun)
+		select {} // until the process ends
+	}
 	release := s.spec.Size >= releaseSize
 	take := func(from *ipc.Server, m *ipc.Message) {
 		if m.MsgType < 0 {
@@ -73,7 +95,7 @@ func (s *oursServer) each(handle func(*ipc.Server, *ipc.Message)) error {
 			m.Release()
 		}
 	}
-	if !s.spec.Manager {
+	if !s.spec.MultiMode {
 		for {
 			m, err := s.srv.Read()
 			if err != nil {
@@ -97,6 +119,18 @@ func (s *oursServer) each(handle func(*ipc.Server, *ipc.Message)) error {
 	}
 }
 
+// Await polls: a server that nothing reads from has no other way to tell.
+func (s *oursServer) Await(clients int) error {
+	for len(s.srv.ServerManager.Servers()) < clients {
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+func (s *oursServer) Broadcast(p []byte) error { return s.srv.ServerManager.Broadcast(1, p) }
+
+func (s *oursServer) Flush() error { return s.srv.Flush(context.Background()) }
+
 type oursClient struct {
 	c       *ipc.Client
 	release bool
@@ -114,6 +148,10 @@ func (c *oursClient) Call(p []byte) ([]byte, error) {
 	if err := c.c.Write(1, p); err != nil {
 		return nil, err
 	}
+	return c.Receive()
+}
+
+func (c *oursClient) Receive() ([]byte, error) {
 	for {
 		m, err := c.c.Read()
 		if err != nil {

@@ -17,7 +17,8 @@ var (
 func socketPeer(name string, buffered bool) harness.Peer {
 	open := func(s *harness.Spec, conn net.Conn) *frames.Framer {
 		// One write a message need not mean two reads of a small one.
-		return frames.New(conn, buffered, s.Kind == harness.Stream && s.Size <= frames.SmallMessage)
+		streams := s.Kind == harness.Stream || s.Kind == harness.Broadcast
+		return frames.New(conn, buffered, streams && s.Size <= frames.SmallMessage)
 	}
 	return harness.Peer{
 		Name: name,

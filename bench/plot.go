@@ -11,18 +11,31 @@ import (
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-// charts are the workloads that the plot shows.
-var charts = []struct{ workload, metric, title string }{
-	{"roundtrip/64B", harness.P50, "Round trip of 64 bytes, median"},
-	{"stream/64B", harness.Rate, "Stream of 64-byte messages"},
-	{"stream/1MB", harness.Rate, "Stream of 1 MB messages"},
-	{"stream/64B/encrypted", harness.Rate, "Stream of 64-byte messages, encrypted (the sockets are not)"},
+// charts are the workloads that the plot shows. Beside all that took part in the
+// workload there is a bar for what ours does in others.
+var charts = []struct {
+	workload, metric, title string
+	also                    []own
+}{
+	{"roundtrip/64B", harness.P50, "Round trip of 64 bytes, median", []own{
+		{"roundtrip/64B/handler/beside", "by Handler, 2 clients"},
+		{"roundtrip/64B/busypoll", "with BusyPoll 50 µs"},
+	}},
+	{"talk/64/handler", harness.Rate, "64 clients in conversation, round trips of 64 bytes", nil},
+	{"stream/64B", harness.Rate, "Stream of 64-byte messages to Read", []own{
+		{"stream/64B/handler", "to a Handler"},
+	}},
+	{"stream/64B/encrypted", harness.Rate, "Stream of 64-byte messages to Read, encrypted (the sockets are not)", nil},
+	{"stream/1MB", harness.Rate, "Stream of 1 MB messages to Read", nil},
 }
+
+// own is another workload of ours, and what its bar says.
+type own struct{ workload, label string }
 
 // Measures of the drawing, in pixels.
 const (
 	plotWidth = 760
-	barsLeft  = 110
+	barsLeft  = 150
 	barsRight = plotWidth - 80 // what is right of it is for the last figure
 	barHeight = 14
 	barStep   = 20
@@ -47,13 +60,14 @@ const plotStyle = `
 type bar struct {
 	name  string
 	value float64
+	what  string // of ours, if it is not the workload of the chart
 }
 
 // label is for readers who do not know the table.
 func (b bar) label() string {
 	switch b.name {
 	case ours:
-		return "this library"
+		return cmp.Or(b.what, "this library")
 	case plain:
 		return "plain socket"
 	case buffered:
@@ -81,9 +95,8 @@ func (r *report) plot() []byte {
 		if !ok {
 			continue
 		}
-		i := slices.IndexFunc(metrics(w), func(m metric) bool { return m.key == c.metric })
-		m := metrics(w)[i]
-		if bars := r.bars(w, m); len(bars) > 0 {
+		m := w.metric(c.metric)
+		if bars := r.bars(w, m, c.also); len(bars) > 0 {
 			y = drawChart(&body, y, c.title, m, bars)
 		}
 	}
@@ -95,11 +108,19 @@ func (r *report) plot() []byte {
 	return out.Bytes()
 }
 
-func (r *report) bars(w result, m metric) []bar {
+func (r *report) bars(w result, m metric, also []own) []bar {
 	var bars []bar
-	for _, name := range r.Names {
+	add := func(w result, name, what string) {
 		if v, ok := w.median(name, m); ok && v > 0 {
-			bars = append(bars, bar{name, v})
+			bars = append(bars, bar{name, v, what})
+		}
+	}
+	for _, name := range r.Names {
+		add(w, name, "")
+	}
+	for _, a := range also {
+		if w, ok := r.find(a.workload); ok {
+			add(w, ours, a.label)
 		}
 	}
 	slices.SortStableFunc(bars, func(a, b bar) int {

@@ -16,7 +16,7 @@ import (
 type process struct {
 	role  string
 	cmd   *exec.Cmd
-	stdin io.Closer // its end tells the worker to end
+	stdin io.WriteCloser // its end tells the worker to end
 	said  tail
 }
 
@@ -62,6 +62,14 @@ func startProcess(program, role string, spec *harness.Spec, to chan<- news) (*pr
 		}
 	}()
 	return p, nil
+}
+
+// order tells a server something; see harness.OrderBegin.
+func (p *process) order(what byte) error {
+	if _, err := p.stdin.Write([]byte{what}); err != nil {
+		return fmt.Errorf("the %s takes no orders: %w%s", p.role, err, &p.said)
+	}
+	return nil
 }
 
 // stop ends the worker, by force if it has to.

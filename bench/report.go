@@ -28,6 +28,7 @@ type result struct {
 	Kind      harness.Kind
 	Size      int
 	Clients   int
+	Handler   bool
 	Runs      map[string][]run // for each contestant, one a round
 }
 
@@ -65,6 +66,12 @@ func (r *report) find(id string) (result, bool) {
 		return result{}, false
 	}
 	return r.Results[i], true
+}
+
+// metric returns one of the workload's metrics.
+func (w result) metric(key string) metric {
+	all := metrics(w)
+	return all[slices.IndexFunc(all, func(m metric) bool { return m.key == key })]
 }
 
 // failures of ours and of the plain sockets. Those of others are in the table:

@@ -16,9 +16,10 @@ type workload struct {
 	takes     func(contestant) bool
 }
 
-// Who takes part in a workload.
-func everybody(contestant) bool         { return true }
+// Which contestants take part in a workload.
+func all(contestant) bool               { return true }
 func withManyClients(c contestant) bool { return c.many }
+func alone(c contestant) bool           { return c.name == ours }
 func references(c contestant) bool      { return c.name == ours || c.name == plain }
 func sockets(c contestant) bool         { return references(c) || c.name == buffered }
 
@@ -28,13 +29,19 @@ func encrypting(c contestant) bool { return c.encrypts || sockets(c) }
 
 // scale is how big the workloads are.
 type scale struct {
-	warmup, measure time.Duration
-	many, idle      int // clients
+	warmup, measure       time.Duration
+	many, idle, broadcast int // clients
 }
 
 var (
-	fullScale  = scale{warmup: 150 * time.Millisecond, measure: 500 * time.Millisecond, many: 1000, idle: 10000}
-	quickScale = scale{warmup: 10 * time.Millisecond, measure: 30 * time.Millisecond, many: 50, idle: 100}
+	fullScale = scale{
+		warmup: 150 * time.Millisecond, measure: 500 * time.Millisecond,
+		many: 1000, idle: 8000, broadcast: 500,
+	}
+	quickScale = scale{
+		warmup: 10 * time.Millisecond, measure: 30 * time.Millisecond,
+		many: 50, idle: 100, broadcast: 50,
+	}
 )
 
 const busyPoll = 50 * time.Microsecond
@@ -42,58 +49,124 @@ const busyPoll = 50 * time.Microsecond
 // smallest is the size of the messages where their size is not the question.
 const smallest = 64
 
-// crowdTime is how much longer the streams of many clients are measured.
+// crowdTime is how much longer streams of many clients and broadcasts are measured:
+// every client has to have had its turn often enough.
 const crowdTime = 3
 
-var fanIns = []int{1, 4, 16, 64, 256}
+// talkers are how many clients are in conversation at once.
+const talkers = 64
+
+// list is the workloads, in the order of the table.
+type list struct {
+	scale
+	workloads []workload
+}
+
+func (l *list) add(id, label string, spec harness.Spec, takes func(contestant) bool) {
+	spec.Clients = max(spec.Clients, 1)
+	if spec.Size == 0 {
+		spec.Size = smallest
+	}
+	spec.Warmup, spec.Measure = l.warmup, l.measure
+	if spec.Clients > 1 && (spec.Kind == harness.Stream || spec.Kind == harness.Broadcast) {
+		spec.Measure *= crowdTime
+	}
+	l.workloads = append(l.workloads, workload{id: id, label: label, spec: spec, takes: takes})
+}
 
 func workloads(s scale) []workload {
-	var all []workload
-	add := func(id, label string, spec harness.Spec, takes func(contestant) bool) {
-		spec.Clients = max(spec.Clients, 1)
-		if spec.Size == 0 {
-			spec.Size = smallest
-		}
-		spec.Warmup, spec.Measure = s.warmup, s.measure
-		if spec.Kind == harness.Stream && spec.Clients > 1 {
-			// Every client has to have had its turn often enough.
-			spec.Measure *= crowdTime
-		}
-		all = append(all, workload{id: id, label: label, spec: spec, takes: takes})
+	l := &list{scale: s}
+	for _, size := range []int{smallest, 1 << 10, 16 << 10, 256 << 10} {
+		l.roundTrips(size)
 	}
-	for _, size := range []int{64, 1 << 10, 16 << 10, 256 << 10} {
-		id, label := "roundtrip/"+sizeID(size), "round trip "+sizeLabel(size)
-		spec := harness.Spec{Kind: harness.RoundTrip, Size: size}
-		add(id, label, spec, everybody)
-		managed, polled := spec, spec
-		managed.Manager = true
+	for _, size := range []int{smallest, 1 << 10, 64 << 10, 1 << 20} {
+		l.streams(size)
+	}
+	l.crowds()
+	return l.workloads
+}
+
+func (l *list) roundTrips(size int) {
+	id, label := "roundtrip/"+sizeID(size), "round trip "+sizeLabel(size)
+	spec := harness.Spec{Kind: harness.RoundTrip, Size: size}
+	l.add(id, label, spec, all)
+	if size == smallest {
+		called := spec
+		called.MultiMode, called.Handler = true, true
+		l.add(id+"/handler", label+", by Handler", called, references)
+		called.Beside = 1
+		l.add(id+"/handler/beside", label+", by Handler, a second client idle", called, references)
+		managed := spec
+		managed.MultiMode = true
+		l.add(id+"/manager", label+", through the manager", managed, references)
+		managed.Beside = 1
+		l.add(id+"/manager/beside", label+", through the manager, a second client idle", managed, references)
+	}
+	if size == smallest || size == 16<<10 {
+		polled := spec
 		polled.BusyPoll = busyPoll
-		add(id+"/manager", label+", through the manager", managed, references)
-		add(id+"/busypoll", label+", BusyPoll 50 µs", polled, references)
+		l.add(id+"/busypoll", label+", BusyPoll 50 µs", polled, references)
 	}
-	add("roundtrip/64B/encrypted", "round trip 64 B, encrypted",
-		harness.Spec{Kind: harness.RoundTrip, Encrypted: true}, encrypting)
-	for _, size := range []int{64, 1 << 10, 64 << 10, 1 << 20} {
-		id, label := "stream/"+sizeID(size), "stream "+sizeLabel(size)
-		spec := harness.Spec{Kind: harness.Stream, Size: size}
-		add(id, label, spec, everybody)
+	if size == smallest {
 		spec.Encrypted = true
-		add(id+"/encrypted", label+", encrypted", spec, encrypting)
+		l.add(id+"/encrypted", label+", encrypted", spec, encrypting)
 	}
-	for _, n := range fanIns {
-		add(fmt.Sprintf("fanin/%d", n), fmt.Sprintf("%s into one server, 64 B", plural(n, "client")),
-			harness.Spec{Kind: harness.Stream, Clients: n, Manager: true}, sockets)
+}
+
+func (l *list) streams(size int) {
+	id, label := "stream/"+sizeID(size), "stream "+sizeLabel(size)
+	spec := harness.Spec{Kind: harness.Stream, Size: size}
+	called := spec
+	called.Handler = true
+	l.add(id, label+" to Read", spec, all)
+	if size == smallest || size == 1<<20 {
+		l.add(id+"/handler", label+" to a Handler", called, sockets)
 	}
-	add("many", fmt.Sprintf("%s, round trip 64 B", plural(s.many, "client")),
-		harness.Spec{Kind: harness.RoundTrip, Clients: s.many, Manager: true}, withManyClients)
-	add("connect", "connect, round trip, close",
-		harness.Spec{Kind: harness.Connect, Manager: true}, withManyClients)
+	spec.Encrypted, called.Encrypted = true, true
+	if size == smallest || size == 1<<20 {
+		l.add(id+"/encrypted", label+" to Read, encrypted", spec, encrypting)
+	}
+	if size == smallest {
+		l.add(id+"/encrypted/handler", label+" to a Handler, encrypted", called, sockets)
+	}
+}
+
+// crowds are the workloads with many clients, and those that open connections.
+func (l *list) crowds() {
+	label := plural(talkers, "client") + " in conversation, 64 B, "
+	spec := harness.Spec{Kind: harness.RoundTrip, Clients: talkers, MultiMode: true}
+	called := spec
+	called.Handler = true
+	l.add(fmt.Sprintf("talk/%d/handler", talkers), label+"by Handler", called, withManyClients)
+	l.add(fmt.Sprintf("talk/%d/manager", talkers), label+"through the manager", spec, references)
+	spec.Clients = l.many
+	l.add("talk/many", plural(l.many, "client")+" in conversation, 64 B, through the manager", spec, withManyClients)
+
+	l.add("fanin/1/manager", "1 client streaming, 64 B, through the manager",
+		harness.Spec{Kind: harness.Stream, MultiMode: true}, alone)
+	for _, n := range []int{64, 256} {
+		id, label := fmt.Sprintf("fanin/%d", n), plural(n, "client")+" streaming, 64 B, "
+		spec := harness.Spec{Kind: harness.Stream, Clients: n, MultiMode: true}
+		called := spec
+		called.Handler = true
+		l.add(id+"/handler", label+"by Handler", called, sockets)
+		l.add(id+"/manager", label+"through the manager", spec, alone)
+	}
+	l.add("broadcast", "broadcast to "+plural(l.broadcast, "client")+", 64 B",
+		harness.Spec{Kind: harness.Broadcast, Clients: l.broadcast, MultiMode: true}, sockets)
+
+	l.add("connect", "connect, round trip, close",
+		harness.Spec{Kind: harness.Connect, MultiMode: true}, withManyClients)
 	// The fork and the original serve one client after another, but not reliably.
-	add("connect/encrypted", "connect, round trip, close, encrypted",
-		harness.Spec{Kind: harness.Connect, Manager: true, Encrypted: true}, references)
-	add("idle", plural(s.idle, "idle client"),
-		harness.Spec{Kind: harness.Idle, Clients: s.idle, Manager: true}, sockets)
-	return all
+	l.add("connect/encrypted", "connect, round trip, close, encrypted",
+		harness.Spec{Kind: harness.Connect, MultiMode: true, Encrypted: true}, references)
+
+	label = plural(l.idle, "idle client") + ", "
+	spec = harness.Spec{Kind: harness.Idle, Clients: l.idle, MultiMode: true}
+	called = spec
+	called.Handler = true
+	l.add("idle/handler", label+"by Handler", called, sockets)
+	l.add("idle/manager", label+"through the manager", spec, alone)
 }
 
 // reference is the contestant that ours is compared with where no target says
@@ -126,9 +199,15 @@ func metrics(w result) []metric {
 				{harness.P99, "p99", "ms", 1e3, true},
 			}
 		}
-		return []metric{{harness.P50, "p50", "µs", 1e6, true}, {harness.P99, "p99", "µs", 1e6, true}}
+		rows := []metric{{harness.P50, "p50", "µs", 1e6, true}, {harness.P99, "p99", "µs", 1e6, true}}
+		if w.Handler {
+			rows = append(rows, metric{harness.AllocAns, "allocations an answer", "", 1, true})
+		}
+		return rows
 	case harness.Connect:
 		return []metric{{harness.Rate, "", "k/s", 1e-3, false}}
+	case harness.Broadcast:
+		return []metric{{harness.Rate, "deliveries", "M/s", 1e-6, false}}
 	case harness.Idle:
 		return []metric{
 			{harness.RSS, "memory each", "KiB", 1.0 / 1024, true},
@@ -140,6 +219,12 @@ func metrics(w result) []metric {
 		return []metric{perSecond, {harness.Fairness, "slowest/fastest", "", 1, false}}
 	case w.Size > frames.SmallMessage:
 		return []metric{{harness.Rate, "", "GB/s", float64(w.Size) / 1e9, false}}
+	case w.Size == smallest && w.Handler:
+		return []metric{
+			perSecond,
+			{harness.CPUIn, "CPU of the receiver", "ns", 1e9, true},
+			{harness.AllocIn, "allocations a message", "", 1, true},
+		}
 	case w.Size == smallest && strings.HasPrefix(w.ID, "stream/"):
 		return []metric{
 			perSecond,

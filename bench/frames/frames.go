@@ -81,8 +81,8 @@ func (f *Framer) Flush() error {
 	return f.w.Flush()
 }
 
-// receive returns a message that is valid until the next call.
-func (f *Framer) receive() ([]byte, error) {
+// Receive returns a message that is valid until the next call.
+func (f *Framer) Receive() ([]byte, error) {
 	if _, err := io.ReadFull(f.r, f.head[:]); err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (f *Framer) Call(p []byte) ([]byte, error) {
 	if err := f.Flush(); err != nil {
 		return nil, err
 	}
-	return f.receive()
+	return f.Receive()
 }
 
 func (f *Framer) Close() error { return f.conn.Close() }
@@ -109,7 +109,7 @@ func (f *Framer) Close() error { return f.conn.Close() }
 // echo answers until the other end goes.
 func (f *Framer) echo() error {
 	for {
-		p, err := f.receive()
+		p, err := f.Receive()
 		if err != nil {
 			return err
 		}
@@ -124,7 +124,7 @@ func (f *Framer) echo() error {
 
 func (f *Framer) sink(sink func([]byte)) error {
 	for {
-		p, err := f.receive()
+		p, err := f.Receive()
 		if err != nil {
 			return err
 		}
@@ -136,6 +136,8 @@ func (f *Framer) sink(sink func([]byte)) error {
 type Server struct {
 	Listener net.Listener
 	Open     func(net.Conn) (*Framer, error)
+
+	all []*Framer // those of Await
 }
 
 func (s *Server) Echo() error { return s.serve((*Framer).echo) }
@@ -159,6 +161,38 @@ func (s *Server) serve(handle func(*Framer) error) error {
 			}
 		}()
 	}
+}
+
+// Await accepts the clients of a broadcast.
+func (s *Server) Await(clients int) error {
+	for len(s.all) < clients {
+		conn, err := s.Listener.Accept()
+		if err != nil {
+			return err
+		}
+		f, err := s.Open(conn)
+		if err != nil {
+			return err
+		}
+		s.all = append(s.all, f)
+	}
+	return nil
+}
+
+// Broadcast sends to one client after another, and waits for each that has a
+// full socket.
+func (s *Server) Broadcast(p []byte) error { return s.each(func(f *Framer) error { return f.Send(p) }) }
+
+// Flush flushes all clients of a broadcast.
+func (s *Server) Flush() error { return s.each((*Framer).Flush) }
+
+func (s *Server) each(do func(*Framer) error) error {
+	for _, f := range s.all {
+		if err := do(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Dial tries again while the backlog of the server is full: Linux refuses at

@@ -10,9 +10,9 @@ import (
 // few enough not to overrun the backlog of a library that gives up then.
 const dialers = 16
 
-// dialAll opens spec.Clients connections.
-func dialAll(p Peer, spec *Spec) ([]Client, error) {
-	clients := make([]Client, spec.Clients)
+// dialAll opens n connections.
+func dialAll(p Peer, spec *Spec, n int) ([]Client, error) {
+	clients := make([]Client, n)
 	next := make(chan int)
 	go func() {
 		defer close(next)

@@ -15,12 +15,14 @@ import (
 type Kind string
 
 // The kinds of measurement. Messages go from the client process to the server
-// process; in RoundTrip and Connect the server answers each with itself.
+// process, but for Broadcast; in RoundTrip and Connect the server answers each
+// with itself.
 const (
 	RoundTrip Kind = "roundtrip" // every client waits for its answer before it sends again
 	Stream    Kind = "stream"    // every client sends as fast as it is let
 	Connect   Kind = "connect"   // connect, one round trip, close; one after another
 	Idle      Kind = "idle"      // every client sends one message and stays
+	Broadcast Kind = "broadcast" // the server sends each message to every client
 )
 
 // Spec describes one measurement to both of its processes.
@@ -28,8 +30,10 @@ type Spec struct {
 	Peer      string
 	Kind      Kind
 	Size      int // bytes of one message
-	Clients   int // connections that the client process opens
-	Manager   bool
+	Clients   int // connections that the client process uses
+	Beside    int // connections that it opens as well, for one round trip, and leaves idle
+	MultiMode bool
+	Handler   bool // the server is called with each message instead of reading it
 	Encrypted bool
 	BusyPoll  time.Duration
 	Dir, Name string // the socket's folder, and a name that is unique in it
@@ -53,8 +57,8 @@ type Peer struct {
 	Dial   func(*Spec) (Client, error)
 }
 
-// Server is the receiving end, listening already. One of its methods is called,
-// once, and runs until the process ends.
+// Server is the receiving end, listening already. Echo or Sink is called, once,
+// and runs until the process ends.
 type Server interface {
 	// Echo answers each message with itself.
 	Echo() error
@@ -62,6 +66,25 @@ type Server interface {
 	// Sink hands over each message. It may call sink from many goroutines, but
 	// not for messages of one client at the same time. sink does not keep p.
 	Sink(sink func(p []byte)) error
+}
+
+// Broadcaster is a Server that can send to all of its clients.
+type Broadcaster interface {
+	// Await returns when so many clients are connected.
+	Await(clients int) error
+
+	// Broadcast sends a message to every client. It fails if it leaves one out.
+	Broadcast(p []byte) error
+
+	// Flush waits until the kernel has all that Broadcast has accepted.
+	Flush() error
+}
+
+// Receiver is a Client that can receive what it has not asked for.
+type Receiver interface {
+	// Receive waits for a message, which the caller may change, and which is
+	// valid until the next call.
+	Receive() ([]byte, error)
 }
 
 // Client is the sending end, connected already. It is used by one goroutine.
@@ -94,6 +117,7 @@ const (
 	Fairness = "fairness" // messages of the slowest client for one of the fastest
 	AllocOut = "allocout" // allocations for each message in the sending process
 	AllocIn  = "allocin"  // the same in the receiving process
+	AllocAns = "allocans" // allocations for each round trip in the process that answers
 	CPUOut   = "cpuout"   // CPU seconds for each message in the sending process
 	CPUIn    = "cpuin"    // the same in the receiving process
 	RSS      = "rss"      // resident bytes of the server process for each client

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// held keeps the idle clients from being collected.
+// held keeps idle clients from being collected.
 var held []Client
 
 // sitIdle opens all connections and sends one message on each.
 func sitIdle(p Peer, spec *Spec) (*Result, error) {
 	var err error
-	if held, err = dialAll(p, spec); err != nil {
+	if held, err = dialAll(p, spec, spec.Clients); err != nil {
 		return nil, err
 	}
 	msg := make([]byte, spec.Size)

@@ -11,7 +11,7 @@ import (
 // sendStreams lets every client send as fast as it is let: all of them for the
 // same time, so that their counts tell how fair they were treated.
 func sendStreams(p Peer, spec *Spec) (*Result, error) {
-	clients, err := dialAll(p, spec)
+	clients, err := dialAll(p, spec, spec.Clients)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +66,7 @@ func (s *sender) run(warm, end time.Time) error {
 					before = costNow()
 				}
 			}
-			// However busy the machine is, somebody has to send enough to
+			// However busy the machine is, one client has to send enough to
 			// measure.
 			if now.After(end) && (s.measured > 1 || s.client > 0) {
 				break

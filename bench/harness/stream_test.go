@@ -85,7 +85,7 @@ func TestTallyFindsDoubles(t *testing.T) {
 		tally.take(p)
 	}
 	if _, err := tally.result(); err == nil {
-		t.Error("nobody noticed that one message came twice and another never")
+		t.Error("one message came twice and another never, and result did not notice")
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 type Event struct {
 	Ready       bool    `json:",omitempty"` // the server listens
 	Version     string  `json:",omitempty"` // of the peer's module, with Ready
+	Begun       bool    `json:",omitempty"` // the client's warm-up is over, in a RoundTrip
 	Result      *Result `json:",omitempty"`
 	Error       string  `json:",omitempty"`
 	Unsupported bool    `json:",omitempty"` // the error is errors.ErrUnsupported
@@ -59,7 +60,7 @@ func (w *worker) report(e Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.events.Encode(e); err != nil {
-		os.Exit(1) // nobody is left to tell
+		os.Exit(1) // the parent is gone
 	}
 }
 
@@ -85,6 +86,13 @@ func (w *worker) run(role, specJSON string, peers []Peer) error {
 	return fmt.Errorf("no peer %q in this binary", spec.Peer)
 }
 
+// Orders to a server process in a RoundTrip, on standard input: to take note of
+// what it has used up, and to report what it has used up since.
+const (
+	OrderBegin byte = 'b'
+	OrderEnd   byte = 'e'
+)
+
 // serve runs the server process until standard input ends.
 func (w *worker) serve(p Peer, spec *Spec) error {
 	s, err := p.Listen(spec)
@@ -92,7 +100,8 @@ func (w *worker) serve(p Peer, spec *Spec) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	failed := make(chan error, 1)
-	if spec.OneWay() {
+	switch {
+	case spec.OneWay():
 		t := newTally(spec)
 		go func() { failed <- s.Sink(t.take) }()
 		go func() {
@@ -103,18 +112,53 @@ func (w *worker) serve(p Peer, spec *Spec) error {
 			}
 			w.report(Event{Result: r})
 		}()
-	} else {
+	case spec.Kind == Broadcast:
+		go func() {
+			r, err := sendBroadcasts(s, spec)
+			if err != nil {
+				failed <- err
+				return
+			}
+			w.report(Event{Result: r})
+		}()
+	default:
 		go func() { failed <- s.Echo() }()
 	}
 	w.report(Event{Ready: true, Version: version(p.Module)})
-	select {
-	case err = <-failed:
-		if err == nil {
-			err = errors.New("the server ended by itself")
+	orders := make(chan byte)
+	go readOrders(orders)
+	var before cost
+	for {
+		select {
+		case err := <-failed:
+			if err == nil {
+				err = errors.New("the server ended by itself")
+			}
+			return err
+		case order := <-orders:
+			switch order {
+			case OrderBegin:
+				before = costNow()
+			case OrderEnd:
+				// The client knows for how many round trips that was.
+				used := costNow().since(before)
+				w.report(Event{Result: &Result{Metrics: map[string]float64{AllocAns: used.allocs}}})
+			default:
+				return nil
+			}
 		}
-		return err
-	case <-stdinEnd():
-		return nil
+	}
+}
+
+// readOrders passes on orders, and closes the channel when standard input ends.
+func readOrders(to chan<- byte) {
+	defer close(to)
+	order := make([]byte, 1)
+	for {
+		if _, err := os.Stdin.Read(order); err != nil {
+			return
+		}
+		to <- order[0]
 	}
 }
 
@@ -127,13 +171,15 @@ func (w *worker) call(p Peer, spec *Spec) error {
 	)
 	switch spec.Kind {
 	case RoundTrip:
-		r, err = roundTrips(p, spec)
+		r, err = roundTrips(p, spec, func() { w.report(Event{Begun: true}) })
 	case Stream:
 		r, err = sendStreams(p, spec)
 	case Connect:
 		r, err = connects(p, spec)
 	case Idle:
 		r, err = sitIdle(p, spec)
+	case Broadcast:
+		r, err = receiveBroadcasts(p, spec)
 	default:
 		err = fmt.Errorf("no workload %q", spec.Kind)
 	}
@@ -141,17 +187,8 @@ func (w *worker) call(p Peer, spec *Spec) error {
 		return err
 	}
 	w.report(Event{Result: r})
-	<-stdinEnd()
+	_, _ = io.Copy(io.Discard, os.Stdin)
 	return nil
-}
-
-func stdinEnd() <-chan struct{} {
-	end := make(chan struct{})
-	go func() {
-		defer close(end)
-		_, _ = io.Copy(io.Discard, os.Stdin)
-	}()
-	return end
 }
 
 func startProfile(prefix, role string) (stop func(), err error) {
