@@ -64,7 +64,7 @@ func newConn(netConn net.Conn, peer peerInfo, n wire.Negotiated) *conn {
 		done:    make(chan struct{}),
 	}
 	c.in.conn = c
-	c.in.recv.dec = wire.Decoder{MaxMsgSize: n.MaxMsgSize, Cipher: n.Cipher}
+	c.in.recv.dec = wire.Decoder(n)
 	c.out.sealer.cipher = n.Cipher
 	return c
 }

@@ -276,13 +276,14 @@ func ExampleClient_Read() {
 	// true
 }
 
-// Close may be deferred before the error of StartClient is checked: on a nil
-// Client it does nothing.
+// On a nil Client, which StartClient returns with an error, Close does nothing.
 func ExampleClient_Close() {
 	client, err := ipc.StartClient(&ipc.ClientConfig{Name: uniqueName(), Timeout: time.Millisecond})
-	defer client.Close()
 	fmt.Println(client == nil, errors.Is(err, ipc.ErrTimeout))
-	// Output: true true
+	fmt.Println(client.Close())
+	// Output:
+	// true true
+	// <nil>
 }
 
 func ExampleClient_ReadTimed() {

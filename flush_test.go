@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -561,4 +562,29 @@ func TestWideBuffer(t *testing.T) {
 	if n := sendBuffer(&server.session); n != before {
 		t.Errorf("%d bytes in the direction without a large message, %d before", n, before)
 	}
+}
+
+// unixPair returns two Unix sockets that are connected with each other until
+// the end of the test.
+func unixPair(t testing.TB) (a, b *net.UnixConn) {
+	t.Helper()
+	path := filepath.Join(shortDir(t), "pair")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dialled, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		dialled.Close()
+		accepted.Close()
+	})
+	return dialled.(*net.UnixConn), accepted.(*net.UnixConn)
 }

@@ -299,31 +299,6 @@ func becomes(condition func() bool) bool {
 	return condition()
 }
 
-// unixPair returns two Unix sockets that are connected with each other until
-// the end of the test.
-func unixPair(t testing.TB) (a, b *net.UnixConn) {
-	t.Helper()
-	path := filepath.Join(shortDir(t), "pair")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	dialled, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		dialled.Close()
-		accepted.Close()
-	})
-	return dialled.(*net.UnixConn), accepted.(*net.UnixConn)
-}
-
 // pipeListener is a listener that is handed its connections, or errors.
 type pipeListener struct {
 	conns  chan net.Conn

@@ -143,7 +143,7 @@ func TestVectors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			eachVectors(t, func(t *testing.T, v *vectors, side string) {
 				n := v.handshake(t, side, v.secrets(t, side))
-				d := Decoder{MaxMsgSize: n.MaxMsgSize, Cipher: n.Cipher}
+				d := Decoder(n)
 				messages := 0
 				for _, step := range v.Steps {
 					switch {
@@ -180,7 +180,7 @@ func TestVectors(t *testing.T) {
 func TestIgnoredAndRejectedVectors(t *testing.T) {
 	eachVectors(t, func(t *testing.T, v *vectors, side string) {
 		n := v.handshake(t, side, v.secrets(t, side))
-		d := Decoder{MaxMsgSize: n.MaxMsgSize, Cipher: n.Cipher}
+		d := Decoder(n)
 		ignored, rejected := 0, 0
 		for _, frame := range v.Ignored {
 			if frame.From == side {
