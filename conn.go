@@ -3,6 +3,7 @@ package ipc
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -98,9 +99,54 @@ func (c *conn) end(ctx context.Context, err error) {
 	s := c.session
 	s.mu.Lock()
 	c.fail(err)
+	var half halfCloser
+	if c.raw == nil && errors.Is(c.err, ErrClosed) && c.linger == nil && ctx.Err() == nil {
+		if half = overTCP(c.netConn); half != nil {
+			c.linger = time.AfterFunc(lingerTime, func() { closeNow(c.netConn) })
+		}
+	}
 	s.mu.Unlock()
-	if c.raw == nil {
+	switch {
+	case c.raw != nil:
+	case half != nil:
+		half.CloseWrite() // the reader gets the end when the peer closes as well
+	default:
 		closeContext(ctx, c.netConn) // wakes a reader that interrupt does not reach
+	}
+}
+
+// halfCloser is a connection of which the one direction can be closed.
+type halfCloser interface{ CloseWrite() error }
+
+// overTCP returns a connection that may be TCP, or TLS over it, as a halfCloser,
+// and nil for others.
+func overTCP(netConn net.Conn) halfCloser {
+	switch c := netConn.(type) {
+	case *net.TCPConn:
+		return c
+	case interface {
+		halfCloser
+		NetConn() net.Conn
+	}:
+		return c
+	}
+	return nil
+}
+
+// partWays is the end of a connection that Close ends: it tells the peer that
+// nothing more comes, and drops what the peer still sends, until that has closed
+// as well or lingerTime has passed. TCP resets a connection that is closed while
+// something is unread, and then forgets what it has not yet sent.
+func (c *conn) partWays() {
+	half := overTCP(c.netConn)
+	if half == nil {
+		return
+	}
+	timer := time.AfterFunc(lingerTime, func() { closeNow(c.netConn) })
+	defer timer.Stop()
+	if half.CloseWrite() == nil {
+		c.netConn.SetReadDeadline(time.Time{}) // which interrupt has set
+		io.Copy(io.Discard, c.netConn)
 	}
 }
 
@@ -113,6 +159,13 @@ func closeContext(ctx context.Context, netConn net.Conn) {
 		defer stop()
 	}
 	netConn.Close()
+}
+
+// closeNow closes a connection at once.
+func closeNow(netConn net.Conn) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // the time is over
+	closeContext(ctx, netConn)
 }
 
 // closeConn closes a connection within lingerTime.
@@ -166,6 +219,9 @@ func (c *conn) retire() {
 	s.mu.Unlock()
 	if closed && c.raw != nil {
 		c.readRest()
+	}
+	if closed {
+		c.partWays()
 	}
 	closeConn(c.netConn)
 	s.out.detach(c)

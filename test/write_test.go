@@ -590,6 +590,34 @@ func TestCloseFlushes(t *testing.T) {
 	})
 }
 
+// What the kernel has from an endpoint that is closed arrives, though something
+// that it has not read is there: a TCP connection that is simply closed then would
+// be reset, and lose what its end had not sent yet. The announcement of a server
+// is such a thing to a client that writes and closes at once.
+func TestCloseWithSomethingUnread(t *testing.T) {
+	var overTCP []setup
+	for _, s := range everySetup {
+		if s.name == "tcp" || s.name == "tls" {
+			overTCP = append(overTCP, s)
+		}
+	}
+	eachDirection(t, overTCP, func(t *testing.T, from, to side) {
+		const size, unread, sent = 1024, 1200, 1500 // an inbox has room for 1 MiB
+		for i := range unread {
+			noError(t, "Write to who does not read", to.Write(1, numbered(i, size)))
+		}
+		noError(t, "Flush", to.Flush(t.Context()))
+		for i := range sent {
+			noError(t, "Write", from.Write(1, numbered(i, size)))
+		}
+		noError(t, "Flush", from.Flush(t.Context()))
+		noError(t, "Close", from.Close())
+		for i := range sent {
+			wantMessage(t, to, 1, numbered(i, size))
+		}
+	})
+}
+
 // A Close whose messages the peer does not read gives up after a second, and says how
 // many did not get out.
 func TestCloseCountsWhatIsLost(t *testing.T) {
