@@ -32,7 +32,7 @@ type listening struct {
 	admission admission
 	slots     chan struct{} // one for each unfinished handshake
 	failures  throttle      // of the log
-	watches   sync.Pool     // of *watch
+	shared    spares        // of all sessions
 
 	acceptMu   sync.Mutex             // guards what follows
 	unfinished map[*net.Conn]struct{} // in the handshake; nil once Close has begun
@@ -116,6 +116,7 @@ func (s *Server) handle(netConn net.Conn) {
 		return
 	}
 	c.in.busyPoll = s.config.BusyPoll
+	c.exchange.server = true
 	if s.config.MultiMode {
 		c.out.writeTimeout = s.config.WriteTimeout
 		// A fresh goroutine has a small stack, which it will keep for long.

@@ -95,6 +95,7 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 	c.init(name, cfg.Logger, Connecting)
 	c.out.resend = true
 	c.direct = cfg.Handler == nil
+	c.spares = new(spares)
 	c.delay = cfg.loopDelay
 	c.mu.Lock()
 	c.event(Connecting, nil)
@@ -105,7 +106,7 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if f := cfg.Handler; f != nil {
-		c.setHandler(func(m *Message) { f(c, m) }, new(sync.Pool))
+		c.setHandler(func(m *Message) { f(c, m) })
 	}
 	c.attach(conn)
 	go c.run(conn)
@@ -192,7 +193,7 @@ func (c *Client) reconnect(lost *conn) *conn {
 func (c *Client) lose(conn *conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if conn.in.frames > 0 || time.Since(conn.began) >= settled {
+	if conn.in.settled || time.Since(conn.began) >= settled {
 		c.pause = 0
 	}
 	c.detach(conn)

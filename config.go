@@ -111,7 +111,8 @@ type ServerConfig struct {
 	// MultiMode. It gets the client's Server. The message is lent: it, and its
 	// Data, are valid until Handler returns; Clone keeps it. A Handler that takes
 	// long holds up its own client and no other. It may call all methods, Close
-	// too, which does not wait for it.
+	// too, which does not wait for it. A request that it has neither replied to nor
+	// cloned when it returns ends without a reply.
 	Handler func(*Server, *Message)
 
 	loopDelay time.Duration // see the constant; tests change it
@@ -177,7 +178,8 @@ type ClientConfig struct {
 	// Handler is called with each message and event instead of reading them: in
 	// order, one call at a time. The message is lent: it, and its Data, are valid
 	// until Handler returns; Clone keeps it. It may call all methods, Close too,
-	// which does not wait for it.
+	// which does not wait for it. A request that it has neither replied to nor
+	// cloned when it returns ends without a reply.
 	Handler func(*Client, *Message)
 
 	loopDelay time.Duration // see the constant; tests change it

@@ -36,8 +36,9 @@ type conn struct {
 	done    chan struct{} // closed when the session has let go of the connection
 	resume  func()        // what the connection's own goroutine does: serve, and what follows
 
-	in  reader
-	out sender
+	in       reader
+	out      sender
+	exchange exchange
 }
 
 // peerInfo is what Peer returns; it is asked once.
@@ -66,6 +67,10 @@ func newConn(netConn net.Conn, peer peerInfo, n wire.Negotiated) *conn {
 	}
 	c.in.conn = c
 	c.in.recv.dec = wire.Decoder(n)
+	c.in.recv.exchange = &c.exchange
+	if n.MaxMsgSize < wire.ControlSize {
+		c.exchange.peer = knowsNone // no announcement would be a valid frame
+	}
 	c.out.sealer.cipher = n.Cipher
 	return c
 }
@@ -224,7 +229,7 @@ func (c *conn) retire() {
 		c.partWays()
 	}
 	closeConn(c.netConn)
-	s.out.detach(c)
+	c.markUnsent(s.out.detach(c))
 	c.in.recv.reset()
 }
 
@@ -235,7 +240,7 @@ func (c *conn) readRest() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	late := time.Now().Add(lingerTime) // a peer may send faster than we read
-	for s.in.hasRoom() && time.Now().Before(late) {
+	for s.hasRoom() && time.Now().Before(late) {
 		if err := c.in.read(time.Time{}, false); err != nil {
 			return
 		}

@@ -35,8 +35,8 @@ func wantGone(t *testing.T, what string, inMemory func() bool) {
 	}
 }
 
-// exchange sends a message of each size in both directions.
-func exchange(t *testing.T, a, b *session) {
+// swapMessages sends a message of each size in both directions.
+func swapMessages(t *testing.T, a, b *session) {
 	t.Helper()
 	for _, size := range []int{0, 100, largeSize, 200_000} {
 		for range 2 {
@@ -56,7 +56,7 @@ func exchange(t *testing.T, a, b *session) {
 func TestKeysDieWithTheirConnection(t *testing.T) {
 	server := newServer(t, ServerConfig{Encryption: true})
 	client := newClientOf(t, server, ClientConfig{Encryption: true, Timeout: hangs})
-	exchange(t, &client.session, &server.session)
+	swapMessages(t, &client.session, &server.session)
 	keys := map[string]func() bool{
 		"server": keyInMemory(t, &server.session), "client": keyInMemory(t, &client.session),
 	}
@@ -73,7 +73,7 @@ func TestKeysDieWithTheirConnection(t *testing.T) {
 			t.Fatalf("event %s, want %s", got, want)
 		}
 	}
-	exchange(t, &client.session, &server.session)
+	swapMessages(t, &client.session, &server.session)
 	for name, inMemory := range keys {
 		wantGone(t, name+", lost", inMemory)
 	}

@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"errors"
 	"net"
 	"os"
 
@@ -58,8 +59,21 @@ var (
 	ErrUnauthorized error = &errs.Sentinel{Text: "peer is not authorized"}
 
 	// ErrFull says that Broadcast left a client out because its outbox had
-	// no room.
+	// no room, and that the inbox was full when the context of a Request ended: a
+	// program that does not read what has come before a reply does not get it.
 	ErrFull error = &errs.Sentinel{Text: "outbox is full"}
+
+	// ErrNoReply says that a Request was sent and that no reply will come: the
+	// peer may have handled it, or not.
+	ErrNoReply error = &errs.Sentinel{Text: "no reply"}
+
+	// ErrNoRequests says that the peer knows no requests: it uses an older version
+	// of this library, or another one. It also matches [errors.ErrUnsupported].
+	ErrNoRequests error = &errs.Sentinel{Text: "the peer knows no requests", Also: errors.ErrUnsupported}
+
+	// ErrNotAsked refuses a reply to what is no request, or has been answered, and
+	// a part where the peer expects one reply.
+	ErrNotAsked error = &errs.Sentinel{Text: "no reply is expected"}
 )
 
 func detailf(err error, format string, args ...any) error {

@@ -419,7 +419,7 @@ func ExampleServer_Stats() {
 	fmt.Println(client.Stats())
 	// Output:
 	// 1 5
-	// messages: 0 in, 1 out; bytes: 0 in, 5 out; reconnects: 0; failed handshakes: 0
+	// messages: 0 in, 1 out; bytes: 0 in, 5 out; reconnects: 0; failed handshakes: 0; requests: 0 in, 0 out, 0 cancelled, 0 unanswered
 }
 
 func ExampleServerManager_Read() {

@@ -2,6 +2,7 @@ package ipc
 
 import (
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
@@ -39,6 +40,28 @@ func (o *outbox) flushNow() {
 	o.mu.Lock()
 	o.advance(n)
 	o.endFlush()
+}
+
+// kick has what was queued flushed: now, in the caller's goroutine, if that is all
+// there is and the kernel takes it. Otherwise others are about to queue something,
+// and a flush beside the caller lets them run first: 64 goroutines in Request make
+// more than twice as many calls by that.
+func (o *outbox) kick(now bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.flushing || !o.flushable():
+	case now && o.conn.raw != nil && o.queue.single():
+		o.flushNow()
+	default:
+		o.flushing = true
+		go o.flushLater()
+	}
+}
+
+func (o *outbox) flushLater() {
+	runtime.Gosched()
+	o.flush(nil)
 }
 
 // flush gives the queue to the kernel until nothing is left or, if until is
@@ -136,8 +159,7 @@ type sender struct {
 	sealer       sealer
 	writeTimeout time.Duration // over 0: how long the socket may take nothing
 	wide         bool          // the socket's buffer is for large messages
-	vec          [][]byte      // scratch of send
-	parts        net.Buffers   // and of what it calls
+	parts        net.Buffers   // scratch of send, empty
 }
 
 // send gives the segments to the kernel, from the byte at off on, and returns
@@ -163,7 +185,7 @@ func (s *sender) send(c *conn, segs []segment, off int) (int, error) {
 
 // sendAll gives all of the segments to the kernel.
 func (s *sender) sendAll(c *conn, segs []segment, off int) (int, error) {
-	vec := s.vec[:0]
+	vec := s.parts
 	for _, seg := range segs {
 		for _, part := range [...][]byte{seg.head, seg.body} {
 			if off < len(part) {
@@ -174,8 +196,10 @@ func (s *sender) sendAll(c *conn, segs []segment, off int) (int, error) {
 			}
 		}
 	}
-	defer clear(vec)
-	s.vec = vec[:0]
+	defer func() {
+		clear(vec)
+		s.parts = vec[:0]
+	}()
 	if c.raw != nil && len(vec) > 1 {
 		// Only here: net.Buffers looks through a type that embeds one of
 		// the net package's, past that type's own Write.

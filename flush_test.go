@@ -69,7 +69,7 @@ func TestSendAll(t *testing.T) {
 			if full := room == len(all)-off; full != (err == nil) {
 				t.Fatalf("from %d on, with room for %d: %v", off, room, err)
 			}
-			if len(c.out.vec) != 0 || slices.ContainsFunc(c.out.vec[:cap(c.out.vec)], func(b []byte) bool { return b != nil }) {
+			if len(c.out.parts) != 0 || slices.ContainsFunc(c.out.parts[:cap(c.out.parts)], func(b []byte) bool { return b != nil }) {
 				t.Fatal("what was sent is kept")
 			}
 		}
@@ -209,7 +209,7 @@ func TestSendNow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := &recvBuffer{dec: wire.Decoder{MaxMsgSize: size}}
+		r := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: size}}
 		if n.Cipher != nil {
 			r.dec.Cipher = peer
 		}
@@ -288,7 +288,7 @@ func TestSealerKeepsTheRest(t *testing.T) {
 			q.advance(k)
 		}
 		wantNonces(t, stream, n)
-		got, err := feed(t, &recvBuffer{dec: wire.Decoder{MaxMsgSize: n, Cipher: peer}}, stream, nil)
+		got, err := feed(t, &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: n, Cipher: peer}}, stream, nil)
 		if err != nil || len(got) != n {
 			t.Fatalf("in steps of %d bytes: %d messages (%v), want %d", step, len(got), err, n)
 		}
@@ -354,7 +354,7 @@ func TestSealerOfLargeMessages(t *testing.T) {
 				s.consume(len(b))
 				q.advance(len(b))
 			}
-			r := &recvBuffer{dec: wire.Decoder{MaxMsgSize: size, Cipher: peer}}
+			r := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: size, Cipher: peer}}
 			got, err := feed(t, r, stream, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -371,8 +371,7 @@ func slowPeer(t *testing.T, config ServerConfig) (net.Conn, *Server) {
 	config.Listener = l
 	s := newServer(t, config)
 	netConn := l.dial()
-	ask := wire.Client{Secrets: wire.System}
-	if _, err := ask.Handshake(netConn); err != nil {
+	if err := join(netConn); err != nil {
 		t.Fatal(err)
 	}
 	var client *Server
@@ -489,7 +488,10 @@ func TestWriteBesideFlushNow(t *testing.T) {
 	if err := client.Write(1, nil); err != nil {
 		t.Fatal(err)
 	}
-	nextData(t, &server.session) // so the next Write answers
+	nextData(t, &server.session)                      // so the next Write answers
+	if err := server.Flush(t.Context()); err != nil { // its announcement
+		t.Fatal(err)
+	}
 	raw, o := currentConn(&server.session).raw, &server.out
 	write := raw.writeStep
 	beside := false

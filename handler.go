@@ -3,7 +3,6 @@ package ipc
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,17 +34,15 @@ type handling struct {
 	watch *watch // nil if its timer does not run
 	held  int    // bytes that the Handler is being lent
 
-	call    func(*Message) // the Handler; nil if the program reads
-	watches *sync.Pool     // of a Server and its clients: a timer belongs to one synctest bubble
+	call func(*Message) // the Handler; nil if the program reads
 }
 
 // errGoexit is why a connection ends whose Handler has ended its goroutine.
 var errGoexit = errors.New("the Handler called runtime.Goexit")
 
 // setHandler has call called with what s receives.
-func (s *session) setHandler(call func(*Message), watches *sync.Pool) {
+func (s *session) setHandler(call func(*Message)) {
 	s.handling.call = call
-	s.handling.watches = watches
 	s.noRead = ErrHandler
 }
 
@@ -90,8 +87,8 @@ func (c *conn) handOver(b *lentBatch) (own bool) {
 	s := c.session
 	h := &s.handling
 	h.busy, h.conn = true, c
-	if c.err != nil {
-		c.takeOver() // the last messages came with the end
+	if c.err != nil || s.asking.waiting() {
+		c.takeOver() // the last messages came with the end, or a Request needs what comes
 	} else {
 		s.watchHandler()
 	}
@@ -125,9 +122,9 @@ func (s *session) drainInbox() {
 	for m := s.pop(); m != nil; m = s.pop() {
 		s.handling.held = len(m.Data)
 		s.mu.Unlock()
-		data, lease := m.Data, m.lease
+		data, lease, r := m.Data, m.lease, m.request()
 		m.lease = nil // the Handler cannot release what it is lent
-		s.handling.call(m)
+		s.handling.callWith(m, r)
 		poison(m, data)
 		if lease != nil {
 			lease.end()
@@ -192,7 +189,7 @@ func (s *session) watchHandler() {
 	if h.watch != nil {
 		return
 	}
-	w, ok := h.watches.Get().(*watch)
+	w, ok := s.spares.watches.Get().(*watch)
 	if !ok {
 		w = new(watch)
 	}
@@ -223,7 +220,7 @@ func (w *watch) fire() {
 	}
 	h.watch = nil
 	w.session = nil
-	h.watches.Put(w)
+	s.spares.watches.Put(w)
 }
 
 // unwatchHandler stops the timer. mu is held.
@@ -231,7 +228,7 @@ func (s *session) unwatchHandler() {
 	h := &s.handling
 	if w := h.watch; w != nil && w.timer.Stop() {
 		w.session = nil
-		h.watches.Put(w)
+		s.spares.watches.Put(w)
 	}
 	h.watch = nil
 }
@@ -242,10 +239,12 @@ type lentBatch struct {
 	frames   []byte // in buf, opened
 	sealed   bool
 	buf      *readBuffer
+	controls []control
 	large    bool
 	msgType  int // of the large message
 	data     []byte
-	pooled   *pooled // of data; nil if it is not pooled
+	pooled   *pooled  // of data; nil if it is not pooled
+	request  *request // if the large message is one
 	messages int
 	bytes    int // of Data
 	count    int // of frames, control frames too
@@ -258,18 +257,23 @@ func (h *handling) lend(b *lentBatch, answer *atomic.Bool) {
 	for b.messages > 0 && len(b.frames) > 0 {
 		msgType, data, size := wire.Opened(b.frames, b.sealed)
 		b.frames = b.frames[size:]
+		var r *request
 		if msgType == wire.ControlType {
-			continue
+			if !wire.IsRequest(data) {
+				continue
+			}
+			msgType, r = b.nextRequest()
+			data = data[wire.ControlSize:]
 		}
 		if b.messages--; b.messages == 0 {
 			answer.Store(true)
 		}
-		h.one(&b.buf.lent, msgType, data)
+		h.one(&b.buf.lent, msgType, data, r)
 	}
 	if b.large {
 		b.large = false
 		answer.Store(true)
-		h.one(new(Message), b.msgType, b.data)
+		h.one(new(Message), b.msgType, b.data, b.request)
 	}
 	if b.pooled != nil {
 		b.pooled.put()
@@ -281,11 +285,36 @@ func (h *handling) lend(b *lentBatch, answer *atomic.Bool) {
 	}
 }
 
+// nextRequest returns the type of the next request among the frames of b, and the
+// request.
+func (b *lentBatch) nextRequest() (msgType int, r *request) {
+	for b.controls[0].request == nil {
+		b.controls = b.controls[1:]
+	}
+	msgType, r = int(b.controls[0].N), b.controls[0].request
+	b.controls = b.controls[1:]
+	return msgType, r
+}
+
 // one calls the Handler with one message, which is put into m.
-func (h *handling) one(m *Message, msgType int, data []byte) {
+func (h *handling) one(m *Message, msgType int, data []byte, r *request) {
 	*m = Message{MsgType: msgType, Data: data}
-	h.call(m)
+	h.callWith(m, r)
 	poison(m, data)
+}
+
+// callWith calls the Handler with m, which is r if that is not nil. A request that
+// has been cancelled meanwhile is only ended.
+func (h *handling) callWith(m *Message, r *request) {
+	if r == nil {
+		h.call(m)
+		return
+	}
+	if !r.cancelled.Load() {
+		m.lease = &r.lease
+		h.call(m)
+	}
+	r.returned()
 }
 
 // poison overwrites a message that the Handler was lent, in programs built with

@@ -178,7 +178,7 @@ func TestHandlerExitsLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := new(wire.Client).Handshake(c); err != nil {
+	if _, err := new(wire.Client).Handshake(silentConn{c}); err != nil {
 		t.Fatal(err)
 	}
 	c.Write(frames(1, 2, 3))

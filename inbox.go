@@ -14,10 +14,6 @@ type inbox struct {
 
 func (q *inbox) empty() bool { return len(q.slab) == 0 && q.slabs.Len() == 0 }
 
-// hasRoom reports whether the bound admits more. An empty inbox admits a
-// message of any size.
-func (q *inbox) hasRoom() bool { return q.cost < inboxBound }
-
 // hasEventsOnly reports whether no message of the peer is unread.
 func (q *inbox) hasEventsOnly() bool { return q.cost == 0 }
 

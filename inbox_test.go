@@ -93,23 +93,23 @@ func TestInbox(t *testing.T) {
 // The bound is looked at before a read, whatever that brings.
 func TestInboxRoom(t *testing.T) {
 	var q inbox
-	if !q.hasRoom() {
+	if q.cost >= inboxBound {
 		t.Error("an empty inbox has no room")
 	}
 	for range 2 * maxEvents {
 		addStatus(&q, Error)
 	}
 	addMessages(&q, 1, []int{inboxBound - messageCost - 1}, 1)
-	if !q.hasRoom() {
+	if q.cost >= inboxBound {
 		t.Error("there is no room below the bound")
 	}
 	addMessages(&q, 2, []int{0}, 1)
-	if q.hasRoom() {
+	if q.cost < inboxBound {
 		t.Error("there is room over the bound")
 	}
 	for q.pop().MsgType != 1 {
 	}
-	if !q.hasRoom() || q.cost != messageCost {
+	if q.cost >= inboxBound || q.cost != messageCost {
 		t.Errorf("cost %d after the large message was read", q.cost)
 	}
 }

@@ -3,6 +3,7 @@ package ipc
 import (
 	"bytes"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -29,7 +30,7 @@ type Message struct {
 	// text, or "Error".
 	Status string
 
-	lease *lease // of Data, if Data is pooled
+	lease *lease // of Data, if Data is pooled, and of a request
 }
 
 // TimeoutMessage is what ReadTimed returns if nothing came and the caller
@@ -53,7 +54,8 @@ func (m *Message) Release() {
 }
 
 // Clone returns a copy of the message, with a copy of Data, that is the caller's.
-// A Handler that keeps a message keeps the clone of it.
+// A Handler that keeps a message keeps the clone of it. The clone of a request can
+// be replied to; a Handler that has cloned it does not end it by returning.
 func (m *Message) Clone() *Message {
 	if m == nil {
 		return nil
@@ -61,18 +63,24 @@ func (m *Message) Clone() *Message {
 	c := *m
 	c.Data = bytes.Clone(m.Data)
 	c.lease = nil
+	if r := m.request(); r != nil {
+		c.lease = &r.lease
+		r.keep()
+	}
 	return &c
 }
 
 // A lease is one message's hold on a pooled buffer. It is never reused, so a
-// Release that comes late or twice cannot touch the buffer's next user.
+// Release that comes late or twice cannot touch the buffer's next user. It also
+// says which request a message is.
 type lease struct {
-	buf   *pooled
-	ended atomic.Bool
+	buf     *pooled // nil: there is nothing to give back
+	ended   atomic.Bool
+	request *request // nil if it is none
 }
 
 func (l *lease) end() {
-	if l.ended.CompareAndSwap(false, true) {
+	if l.buf != nil && l.ended.CompareAndSwap(false, true) {
 		l.buf.put()
 	}
 }
@@ -141,7 +149,8 @@ type batch struct {
 	data     []byte      // the unused part of its data
 	messages int
 	bytes    int // of Data
-	frames   int // control messages too
+	frames   int // control frames too
+	controls []control
 }
 
 const (
@@ -164,8 +173,21 @@ func (b *batch) openSlab(n, more int) {
 	b.data = make([]byte, size*n)
 }
 
+// copy adds a message with a copy of data. About more of its size follow.
+func (b *batch) copy(msgType int, data []byte, more int) *Message {
+	if len(data) > slabBytes {
+		p := getPooled(len(data))
+		copy(p.b, data)
+		return b.large(msgType, p.b, p)
+	}
+	if !b.hasRoom(len(data)) {
+		b.openSlab(len(data), more)
+	}
+	return b.small(msgType, data)
+}
+
 // small adds a message with a copy of data, for which there is room.
-func (b *batch) small(msgType int, data []byte) {
+func (b *batch) small(msgType int, data []byte) *Message {
 	own := b.data[:len(data):len(data)]
 	b.data = b.data[len(data):]
 	copy(own, data)
@@ -175,6 +197,7 @@ func (b *batch) small(msgType int, data []byte) {
 	m.MsgType = msgType
 	m.Data = own
 	b.count(data)
+	return m
 }
 
 // closeSlab ends the slab that is being filled.
@@ -186,10 +209,26 @@ func (b *batch) closeSlab() {
 }
 
 // large adds a message whose data lies in p.
-func (b *batch) large(msgType int, data []byte, p *pooled) {
+func (b *batch) large(msgType int, data []byte, p *pooled) *Message {
 	b.closeSlab()
-	b.slabs = append(b.slabs, newLarge(msgType, data, p))
+	slab := newLarge(msgType, data, p)
+	b.slabs = append(b.slabs, slab)
 	b.count(data)
+	return &slab[0]
+}
+
+// truncate leaves the first n messages.
+func (b *batch) truncate(n int) {
+	b.messages, b.bytes = n, 0
+	for i, slab := range b.slabs {
+		slab = slab[:min(n, len(slab))]
+		n -= len(slab)
+		b.slabs[i] = slab
+		for j := range slab {
+			b.bytes += len(slab[j].Data)
+		}
+	}
+	b.slabs = slices.DeleteFunc(b.slabs, func(slab []Message) bool { return len(slab) == 0 })
 }
 
 func (b *batch) count(data []byte) {

@@ -89,14 +89,29 @@ func (s *session) next(limit waitLimit) (*Message, error) {
 		return m, nil
 	}
 	defer s.mu.Unlock()
-	if err := s.waitFor(&limit, func() bool { return !s.in.empty() }); err != nil {
-		return nil, err
+	for {
+		if err := s.waitFor(&limit, nil, nil, func() bool { return !s.in.empty() }); err != nil {
+			return nil, err
+		}
+		if m := s.pop(); m != nil {
+			return m, nil
+		}
 	}
-	return s.pop(), nil
 }
 
-// pop takes the next message or event from the inbox. mu is held.
+// pop takes the next message or event from the inbox. Requests that have been
+// cancelled meanwhile are skipped. mu is held.
 func (s *session) pop() *Message {
+	for {
+		m := s.popAny()
+		if m == nil || m.lease == nil || !m.lease.request.isOver() {
+			return m
+		}
+		m.Release()
+	}
+}
+
+func (s *session) popAny() *Message {
 	if m := s.in.popInner(); m != nil {
 		return m
 	}
@@ -107,12 +122,7 @@ func (s *session) pop() *Message {
 	if s.in.empty() {
 		s.answer.Store(true)
 	}
-	if s.full && s.in.cost < inboxBound/2 {
-		s.full = false
-		if s.conn != nil {
-			s.conn.in.wakeLoop()
-		}
-	}
+	s.roomMade()
 	s.checkDrained()
 	return m
 }
@@ -124,56 +134,6 @@ func (s *session) checkDrained() {
 		s.drained()
 		s.drained = nil
 	}
-}
-
-// waitFor waits until ready returns true, for anything that a connection may
-// bring. It returns the session's end if that comes first, or why limit has
-// passed; a limit that has passed before still looks at the socket once. mu is
-// held, but not while it waits; ready is called with mu.
-func (s *session) waitFor(limit *waitLimit, ready func() bool) error {
-	limit.start()
-	for !ready() {
-		if s.err != nil {
-			return s.err
-		}
-		passed := limit.err()
-		if passed == nil || passed == errExpired {
-			s.await(limit, passed != nil)
-		}
-		if passed != nil && !ready() {
-			return passed
-		}
-	}
-	return nil
-}
-
-// await lets something happen that waitFor may wait for: the caller reads the
-// socket itself if it can, and otherwise waits for the goroutine that does. A
-// poll does not wait.
-func (s *session) await(limit *waitLimit, poll bool) {
-	var r *reader // if the caller may read
-	if c := s.conn; c != nil && c.err == nil && c.in.direct {
-		r = &c.in
-	}
-	switch {
-	case r != nil && r.role == none:
-		r.readAsCaller(limit, poll)
-	case poll:
-	case r != nil && r.role == loop && r.conn.writeErr == nil: // or the loop reads on
-		r.idle = false
-		r.interrupt()
-		s.awaitChange(limit)
-		r.rearm() // the caller may leave without having read
-	default:
-		s.awaitChange(limit)
-	}
-}
-
-func (s *session) awaitChange(limit *waitLimit) {
-	changed := s.changed.wait()
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	limit.wait(changed, nil)
 }
 
 // role says which goroutine reads a connection.
@@ -212,7 +172,7 @@ type reader struct {
 	timing   bool      // the timer runs
 	seen     uint64    // session.reads when it was started
 	woken    signal    // of the loop
-	frames   uint64    // received
+	settled  bool      // a frame has come that is no control frame
 
 	conn   *conn
 	direct bool        // callers may read: session.direct, where the connection allows it
@@ -295,6 +255,7 @@ func (r *reader) readAsCaller(limit *waitLimit, poll bool) {
 	}
 	r.read(deadline, !poll)
 	r.idle = false // however long it took
+	r.conn.session.yield()
 	r.release()
 }
 
@@ -310,6 +271,7 @@ func (r *reader) loop() (own bool) {
 				return false
 			}
 		case !r.loopMayRead():
+			s.offerReader()
 			r.sleep()
 		case s.handling.call != nil && !s.handling.busy:
 			r.acquire(loop)
@@ -334,8 +296,7 @@ func (r *reader) loopMayRead() bool {
 	if r.role != none || r.direct && !r.idle && r.conn.writeErr == nil {
 		return false
 	}
-	s.full = !s.in.hasRoom()
-	return !s.full
+	return s.checkRoom()
 }
 
 // sleep waits, without session.mu, until the loop is woken or the timer fires.
@@ -404,16 +365,21 @@ func (r *reader) readLent() lentBatch {
 		r.fresh = r.busyPoll > 0 && got.count > 0
 		err = cmp.Or(cutErr, err)
 	}
-	r.recv.release()
 	s.mu.Lock()
-	r.count(got.count, got.messages, got.bytes)
+	count, applyErr := r.conn.apply(got.controls, got.messages)
+	if applyErr != nil {
+		got.messages, got.large = count, got.large && count > 0
+		err = applyErr
+	}
+	r.count(got.controls, got.messages, got.bytes)
+	r.recv.release() // and with it what holds got.controls, if there is no message
 	r.failOn(err)
 	return got
 }
 
 // count records what a read brought.
-func (r *reader) count(frames, messages, bytes int) {
-	r.frames += uint64(frames)
+func (r *reader) count(controls []control, messages, bytes int) {
+	r.settled = r.settled || messages > requests(controls)
 	stats := &r.conn.session.stats
 	stats.MessagesIn += uint64(messages)
 	stats.BytesIn += uint64(bytes)
@@ -430,12 +396,17 @@ func (r *reader) failOn(err error) {
 // ends it.
 func (r *reader) enqueue(got batch, err error) {
 	s := r.conn.session
-	r.count(got.frames, got.messages, got.bytes)
+	if count, applyErr := r.conn.apply(got.controls, got.messages); applyErr != nil {
+		got.truncate(count)
+		err = applyErr
+	}
+	r.count(got.controls, got.messages, got.bytes)
 	if got.messages > 0 {
 		s.in.add(&got)
 		s.notify()
 	}
-	clear(got.slabs) // the read buffer keeps the list, not what is in it
+	clear(got.slabs) // the read buffer keeps the lists, not what is in them
+	clear(got.controls)
 	r.failOn(err)
 }
 

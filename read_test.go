@@ -51,7 +51,7 @@ func (s readerServer) dial() *net.UnixConn {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { c.Close() })
-	if _, err := new(wire.Client).Handshake(c); err != nil {
+	if _, err := new(wire.Client).Handshake(silentConn{c}); err != nil {
 		s.t.Fatal(err)
 	}
 	return c.(*net.UnixConn)
@@ -351,7 +351,7 @@ func TestCallerBesideAFullInbox(t *testing.T) {
 	go func() {
 		server.mu.Lock()
 		defer server.mu.Unlock()
-		all <- server.waitFor(new(waitLimit), func() bool { return server.stats.MessagesIn == n })
+		all <- server.waitFor(new(waitLimit), nil, nil, func() bool { return server.stats.MessagesIn == n })
 	}()
 	inTime(t, "waitFor", func() {
 		for i := range n {
@@ -427,7 +427,7 @@ func TestLoopGoesOnAfterAShortWait(t *testing.T) {
 		awaitRole(t, &server.session, loop)
 		before := server.Stats().MessagesIn
 		server.mu.Lock()
-		server.await(&waitLimit{timed: true, deadline: longAgo}, false)
+		server.await(&waitLimit{timed: true, deadline: longAgo}, false, nil, nil)
 		server.mu.Unlock()
 		send(t, c, 0, 1)
 		inTime(t, "the loop", func() {

@@ -20,10 +20,11 @@ const (
 // and copies those into messages. It belongs to the goroutine with the reader's
 // role. While it holds no part of a frame it owns no memory.
 type recvBuffer struct {
-	dec wire.Decoder
-	buf *readBuffer
-	big *bigFrame // the frame that outgrew buf, while it is being read
-	err error     // the peer has broken the rules: nothing after that counts
+	dec      wire.Decoder
+	exchange *exchange // takes the control frames
+	buf      *readBuffer
+	big      *bigFrame // the frame that outgrew buf, while it is being read
+	err      error     // the peer has broken the rules: nothing after that counts
 }
 
 // readBuffer holds the bytes [r:w], which have been read and not decoded.
@@ -33,10 +34,11 @@ type recvBuffer struct {
 // long on some processors (rep movsb on AMD, where the target is 0 to 16 bytes
 // behind the source within a page).
 type readBuffer struct {
-	r, w  int
-	slabs [][]Message // spare, for the next batch
-	lent  Message     // what a Handler gets of it
-	b     [readBufferSize]byte
+	r, w     int
+	slabs    [][]Message // spare, for the next batch
+	controls []control   // the same
+	lent     Message     // what a Handler gets of it
+	b        [readBufferSize]byte
 }
 
 var readBuffers = sync.Pool{New: func() any { return new(readBuffer) }}
@@ -63,6 +65,7 @@ func (q *recvBuffer) release() {
 func (b *readBuffer) put() {
 	b.r, b.w = 0, 0
 	b.lent = Message{}
+	clear(b.controls)
 	readBuffers.Put(b)
 }
 
@@ -87,6 +90,7 @@ func (q *recvBuffer) decode(n int) (batch, error) {
 	default:
 		q.err = q.fillBuffer(n, &out)
 	}
+	q.exchange.endRead(out.frames)
 	return out, q.err
 }
 
@@ -101,13 +105,57 @@ func (q *recvBuffer) cut(n int) (b lentBatch, err error) {
 	default:
 		q.err = q.cutBuffer(n, &b)
 	}
+	q.exchange.endRead(b.count)
 	return b, q.err
+}
+
+// control takes a control frame, with messages and frames before it in the same
+// read. Its Kind is 0 if there is nothing to be done for it. The payload of a
+// request is not copied; that of a reply is, unless its memory is its own.
+func (q *recvBuffer) control(data []byte, messages, frames int, own *ownMemory) (control, error) {
+	c, err := q.exchange.check(data, frames == 0 && !q.exchange.began)
+	f := control{Control: c, at: messages}
+	if err != nil {
+		return f, err
+	}
+	switch c.Kind {
+	case wire.Request:
+		f.request = newRequest(&c)
+		return f, nil
+	case wire.Reply, wire.Part:
+		f.reply = newReply(int(c.N), c.Payload, own)
+	case wire.Error:
+		f.err = finalError(&c)
+	}
+	f.Payload = nil
+	return f, nil
+}
+
+// ownMemory is that of a big frame. A nil *ownMemory says that a frame lies in the
+// read buffer.
+type ownMemory struct {
+	pooled *pooled // nil if it is not pooled
+}
+
+// newReply returns the message of a reply. Its data is copied, unless its memory is
+// its own.
+func newReply(msgType int, data []byte, own *ownMemory) *Message {
+	switch {
+	case own != nil:
+		return &newLarge(msgType, data, own.pooled)[0]
+	case len(data) <= slabBytes:
+		return &Message{MsgType: msgType, Data: append(make([]byte, 0, len(data)), data...)}
+	}
+	p := getPooled(len(data))
+	copy(p.b, data)
+	return &newLarge(msgType, p.b, p)[0]
 }
 
 func (q *recvBuffer) cutBuffer(n int, out *lentBatch) error {
 	b := q.buf
 	b.w += n
 	rest := b.b[b.r:b.w]
+	out.controls = b.controls[:0]
 	var err error
 	for {
 		msgType, data, size, nextErr := q.dec.Next(rest)
@@ -115,12 +163,18 @@ func (q *recvBuffer) cutBuffer(n int, out *lentBatch) error {
 			break
 		}
 		rest = rest[size:]
+		if msgType == wire.ControlType {
+			if data, err = q.cutControl(data, out); err != nil {
+				break
+			}
+		}
 		out.count++
-		if msgType != wire.ControlType {
+		if data != nil {
 			out.messages++
 			out.bytes += len(data)
 		}
 	}
+	b.controls = out.controls
 	end := b.w - len(rest)
 	if out.messages > 0 {
 		out.buf, out.frames, out.sealed = b, b.b[b.r:end], q.dec.Cipher != nil
@@ -138,13 +192,41 @@ func (q *recvBuffer) cutBuffer(n int, out *lentBatch) error {
 	return q.compact()
 }
 
+// cutControl takes a control frame of the read buffer. It returns the data of a
+// message, if it is a request's.
+func (q *recvBuffer) cutControl(data []byte, out *lentBatch) ([]byte, error) {
+	f, err := q.control(data, out.messages, out.count, nil)
+	payload := f.Payload
+	f.Payload = nil
+	switch {
+	case err != nil:
+		return nil, err
+	case f.Kind == 0 && wire.IsRequest(data):
+		wire.Ignore(data) // lend sees it, too
+	case f.Kind != 0:
+		out.controls = append(out.controls, f)
+	}
+	return payload, nil
+}
+
 func (q *recvBuffer) cutBig(n int, out *lentBatch) error {
 	msgType, data, pooled, err := q.advanceBig(n)
 	if err != nil || data == nil {
 		return err
 	}
+	if msgType == wire.ControlType {
+		f, err := q.control(data, 0, 0, &ownMemory{pooled})
+		if err != nil {
+			return err
+		}
+		msgType, data, out.request = int(f.N), f.Payload, f.request
+		f.Payload = nil
+		if f.Kind != 0 {
+			out.controls = append(out.controls, f)
+		}
+	}
 	out.count = 1
-	if msgType != wire.ControlType {
+	if data != nil {
 		out.large, out.msgType, out.data, out.pooled = true, msgType, data, pooled
 		out.messages, out.bytes = 1, len(data)
 	}
@@ -154,10 +236,10 @@ func (q *recvBuffer) cutBig(n int, out *lentBatch) error {
 func (q *recvBuffer) fillBuffer(n int, out *batch) error {
 	b := q.buf
 	b.w += n
-	out.slabs = b.slabs[:0]
+	out.slabs, out.controls = b.slabs[:0], b.controls[:0]
 	err := q.frames(out)
 	out.closeSlab()
-	b.slabs = out.slabs
+	b.slabs, b.controls = out.slabs, out.controls
 	if err != nil {
 		return err
 	}
@@ -177,22 +259,35 @@ func (q *recvBuffer) frames(out *batch) error {
 			break
 		}
 		rest = rest[size:]
-		out.frames++
-		switch {
-		case msgType == wire.ControlType:
-			// There are no control frames that we know.
-		case len(data) <= slabBytes:
-			if !out.hasRoom(len(data)) {
-				out.openSlab(len(data), len(rest)/size)
-			}
-			out.small(msgType, data)
-		default:
-			p := getPooled(len(data))
-			copy(p.b, data)
-			out.large(msgType, p.b, p)
+		if msgType != wire.ControlType {
+			out.copy(msgType, data, len(rest)/size)
+		} else if err := q.copyControl(data, out, len(rest)/size, nil); err != nil {
+			return err
 		}
+		out.frames++
 	}
 	b.r = b.w - len(rest)
+	return nil
+}
+
+// copyControl adds a control frame to out, and the message of a request. Its data
+// is copied, unless its memory is its own. About more of its size follow.
+func (q *recvBuffer) copyControl(data []byte, out *batch, more int, own *ownMemory) error {
+	f, err := q.control(data, out.messages, out.frames, own)
+	if err != nil || f.Kind == 0 {
+		return err
+	}
+	if f.request != nil {
+		var m *Message
+		if own != nil {
+			m = out.large(int(f.N), f.Payload, own.pooled)
+		} else {
+			m = out.copy(int(f.N), f.Payload, more)
+		}
+		f.request.attach(m)
+		f.Payload = nil
+	}
+	out.controls = append(out.controls, f)
 	return nil
 }
 
@@ -264,10 +359,12 @@ func (q *recvBuffer) fillBig(n int, out *batch) error {
 	if err != nil || data == nil {
 		return err
 	}
-	out.frames++
 	if msgType != wire.ControlType {
 		out.large(msgType, data, pooled)
+	} else if err := q.copyControl(data, out, 0, &ownMemory{pooled}); err != nil {
+		return err
 	}
+	out.frames++
 	return nil
 }
 

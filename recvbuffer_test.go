@@ -58,7 +58,7 @@ func FuzzDecoder(f *testing.F) {
 		most = min(most, wire.MaxLimit)
 		stream := play(script, plainFrame)
 		want, v := refDecode(stream, most)
-		q := &recvBuffer{dec: wire.Decoder{MaxMsgSize: int(most)}}
+		q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: int(most)}}
 		defer q.reset()
 		got, err := feed(t, q, stream, pieces)
 		wantMessages(t, got, want)
@@ -107,7 +107,7 @@ func TestDecoderStopsForGood(t *testing.T) {
 		"length of no seal": {c, good, sealedFrame(peer, 1, make([]byte, testMaxMsgSize+1))},
 	} {
 		t.Run(name, func(t *testing.T) {
-			q := &recvBuffer{dec: wire.Decoder{MaxMsgSize: testMaxMsgSize, Cipher: tt.cipher}}
+			q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: testMaxMsgSize, Cipher: tt.cipher}}
 			defer q.reset()
 			got, err := feed(t, q, slices.Concat(tt.good, tt.bad, tt.good), nil)
 			if len(got) != 1 || !errors.Is(err, ErrProtocol) {
@@ -139,7 +139,7 @@ func TestTornFrames(t *testing.T) {
 			stream := slices.Concat(tt.frame(1, data), tt.frame(0, data), tt.frame(2, nil), tt.frame(3, data))
 			want := []Message{{MsgType: 1, Data: data}, {MsgType: 2}, {MsgType: 3, Data: data}}
 			for at := 1; at < len(stream); at++ {
-				q := &recvBuffer{dec: wire.Decoder{MaxMsgSize: testMaxMsgSize, Cipher: tt.cipher}}
+				q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: testMaxMsgSize, Cipher: tt.cipher}}
 				got, err := feed(t, q, bytes.Clone(stream[:at]), nil)
 				if err != nil {
 					t.Fatalf("torn at %d: %v", at, err)
@@ -173,7 +173,7 @@ func TestFramesAroundTheReadBuffer(t *testing.T) {
 			stream := slices.Concat(frame(1, data), frame(0, data), frame(2, []byte("behind it")))
 			want := []Message{{MsgType: 1, Data: data}, {MsgType: 2, Data: []byte("behind it")}}
 			for _, pieces := range [][]byte{nil, {255}, {230, 0}, {233, 199}} {
-				q := &recvBuffer{dec: wire.Decoder{MaxMsgSize: testMaxMsgSize, Cipher: cipher}}
+				q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: testMaxMsgSize, Cipher: cipher}}
 				got, err := feed(t, q, bytes.Clone(stream), pieces)
 				if err != nil {
 					t.Fatalf("%d bytes: %v", size, err)
@@ -207,7 +207,7 @@ func TestMemoryFollowsTheBytes(t *testing.T) {
 					own = len(stream) - wire.LengthSize
 				}
 				skipped := len(stream) - own
-				q := &recvBuffer{dec: wire.Decoder{MaxMsgSize: size, Cipher: cipher}}
+				q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: size, Cipher: cipher}}
 				defer q.reset()
 				arrived, reads := 0, 0
 				var got []Message
@@ -261,7 +261,7 @@ func TestMemoryFollowsTheBytes(t *testing.T) {
 // the frame is here.
 func TestClaimsAreChecked(t *testing.T) {
 	for _, claim := range []uint32{0, 3, testMaxMsgSize + wire.TypeSize + 1, 1<<31 - 1, 1 << 31, 1<<32 - 1} {
-		q := &recvBuffer{dec: wire.Decoder{MaxMsgSize: testMaxMsgSize}}
+		q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: testMaxMsgSize}}
 		got, err := feed(t, q, binary.BigEndian.AppendUint32(nil, claim), nil)
 		if len(got) > 0 || !errors.Is(err, ErrProtocol) || q.big != nil {
 			t.Errorf("%d messages and %v of a claim of %d bytes, want ErrProtocol", len(got), err, claim)
@@ -276,7 +276,7 @@ func TestClaimsAreChecked(t *testing.T) {
 // A recvBuffer owns memory only while it holds a part of a frame, and reset takes
 // that too.
 func TestIdleRecvBufferOwnsNothing(t *testing.T) {
-	var q recvBuffer
+	q := recvBuffer{exchange: new(exchange)}
 	q.dec.MaxMsgSize = 1 << 20
 	owns := func() bool { return q.buf != nil || q.big != nil }
 	wantOwns := func(what string, want bool) {
@@ -331,7 +331,7 @@ func TestIdleRecvBufferOwnsNothing(t *testing.T) {
 // A part of a frame that is left is moved to the start of the read buffer, so
 // that a frame which the buffer holds never needs memory of its own.
 func TestRestIsMovedToTheStart(t *testing.T) {
-	q := &recvBuffer{dec: wire.Decoder{MaxMsgSize: testMaxMsgSize}}
+	q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: testMaxMsgSize}}
 	defer q.reset()
 	frame := plainFrame(1, bytes.Repeat([]byte{1}, readBufferSize/2))
 	for i := range 20 {
@@ -352,7 +352,7 @@ func TestRestIsMovedToTheStart(t *testing.T) {
 // The messages of a batch do not share bytes: neither with the read buffer, nor
 // with each other.
 func TestMessagesAreCopies(t *testing.T) {
-	q := &recvBuffer{dec: wire.Decoder{MaxMsgSize: testMaxMsgSize}}
+	q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: testMaxMsgSize}}
 	defer q.reset()
 	var stream []byte
 	var want []Message
@@ -550,7 +550,7 @@ var cutCipher = sync.OnceValue(func() *wire.Cipher {
 
 // inWords is a message in a few words.
 func inWords(m *Message) string {
-	return fmt.Sprint(m.MsgType, " ", len(m.Data), " ", crc32.ChecksumIEEE(m.Data))
+	return fmt.Sprint(m.MsgType, " ", m.IsRequest(), " ", len(m.Data), " ", crc32.ChecksumIEEE(m.Data))
 }
 
 // A consumer takes what n more bytes bring, and says what that is.
@@ -564,12 +564,18 @@ func consumeDecoded(q *recvBuffer, n int) (got []string, err error) {
 			slab[i].Release()
 		}
 	}
+	got = append(got, controlsInWords(b.controls)...)
 	return append(got, fmt.Sprint("counts ", b.frames, b.messages, b.bytes)), err
 }
 
 func consumeCut(q *recvBuffer, n int) (got []string, err error) {
 	b, err := q.cut(n)
-	counts := fmt.Sprint("counts ", b.count, b.messages, b.bytes)
+	counts := append(controlsInWords(b.controls), fmt.Sprint("counts ", b.count, b.messages, b.bytes))
+	for i := range b.controls {
+		if r := b.controls[i].request; r != nil {
+			r.answered.Store(true) // there is no connection that a reply could go to
+		}
+	}
 	h := handling{call: func(m *Message) {
 		got = append(got, inWords(m))
 		clear(m.Data) // it is lent, and nothing else lies there
@@ -580,12 +586,29 @@ func consumeCut(q *recvBuffer, n int) (got []string, err error) {
 	if answer.Load() != (messages > 0) {
 		got = append(got, "answer is wrong")
 	}
-	return append(got, counts), err
+	return append(got, counts...), err
+}
+
+// controlsInWords is what there is to be done for control frames.
+func controlsInWords(controls []control) (words []string) {
+	for _, f := range controls {
+		if f.Payload != nil {
+			words = append(words, "a payload that is not copied")
+		}
+		words = append(words, fmt.Sprint(f.Control, f.at, f.request != nil, f.err))
+		if f.reply != nil {
+			words = append(words, inWords(f.reply))
+			f.reply.Release()
+		}
+	}
+	return words
 }
 
 // receiveAll gives stream to a buffer in pieces, and to the consumers by turns.
 func receiveAll(t *testing.T, cipher *wire.Cipher, stream, pieces []byte, consumers ...consumer) (got []string, err error) {
-	q := recvBuffer{dec: wire.Decoder{MaxMsgSize: cutLimit, Cipher: cipher}}
+	x := new(exchange)
+	x.issued.Store(3)
+	q := recvBuffer{exchange: x, dec: wire.Decoder{MaxMsgSize: cutLimit, Cipher: cipher}}
 	for i := 0; len(stream) > 0 && err == nil; i++ {
 		free := q.free()
 		if len(free) == 0 {
@@ -614,23 +637,39 @@ func receiveAll(t *testing.T, cipher *wire.Cipher, stream, pieces []byte, consum
 // runs.
 func FuzzCut(f *testing.F) {
 	f.Add(append(frames(1, 0, 2), 0, 0, 0, 3), []byte{0}, uint32(0), byte(0), false)
-	f.Add(frames(1, 0, 2, 3), []byte{2, 1, 9}, uint32(70<<10), byte(3), true)
-	f.Add(append(frames(5), 0, 0, 0, 4, 255, 0, 0, 0), []byte{255}, uint32(100<<10), byte(1), true)
-	f.Add(bytes.Repeat(frames(1, 2, 3), 100), []byte{3, 200}, uint32(5<<10), byte(7), false)
+	for size := range uint32(5) { // the first control frame is of each kind
+		f.Add([]byte{}, []byte{7, 200}, 5*(100+size*3000)+size, byte(8|7<<4), size%2 == 0)
+		f.Add([]byte{}, []byte{255}, 5*(14_000+size)+size, byte(8|5<<4), size%2 == 1)
+	}
+	f.Add(frames(1, 0, 2, 3), []byte{2, 1, 9}, uint32(70<<10), byte(3<<4), true)
+	f.Add(append(frames(5), 0, 0, 0, 4, 255, 0, 0, 0), []byte{255}, uint32(100<<10), byte(1<<4), true)
+	f.Add(bytes.Repeat(frames(1, 2, 3), 100), []byte{3, 200}, uint32(5<<10), byte(7<<4), false)
 	f.Fuzz(func(t *testing.T, rest, pieces []byte, size uint32, count byte, sealed bool) {
 		var cipher *wire.Cipher
 		if sealed {
 			cipher = cutCipher()
 		}
-		// Some frames that are right, of which each third is a control frame, and
-		// then what the fuzzer likes.
+		// Some frames that are right, of which each third is a control frame of
+		// all kinds, and then what the fuzzer likes.
 		var stream []byte
-		for i := range int(count % 8) {
+		if count&8 != 0 {
+			if sealed {
+				stream = cipher.AppendFrame(stream, wire.Announcement(), nil)
+			} else {
+				stream = wire.Announcement()
+			}
+		}
+		for i := range int(count >> 4) {
 			n := (int(size) + i*1000) % (cutLimit + 1)
 			frame := make([]byte, wire.HeaderSize+n)
 			wire.PutHeader(frame, i%3, n)
 			for j := range n {
 				frame[wire.HeaderSize+j] = byte(i + j)
+			}
+			if i%3 == 0 && n >= wire.ControlSize {
+				kind := wire.Kind(2 + (i/3+int(size))%5)
+				f := wire.Control{Kind: kind, Flags: byte(i), N: uint32(i), ID: uint64(i + 1)}
+				wire.PutControlHeader(frame, &f, n-wire.ControlSize)
 			}
 			if sealed {
 				stream = cipher.AppendFrame(stream, frame[:wire.HeaderSize], frame[wire.HeaderSize:])

@@ -1,6 +1,7 @@
 package ipc
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
@@ -52,7 +53,8 @@ func (s *segment) cost() int {
 // was queued later is still counted as later.
 func (s *segment) clear() {
 	s.head, s.body = nil, nil
-	s.gone, s.frames = s.frames, 0
+	s.gone += s.frames
+	s.frames = 0
 }
 
 // large is a message whose Write waits until the kernel has it.
@@ -123,16 +125,37 @@ func (q *sendQueue) hasRoom(size int) bool {
 
 // append queues a copy of a message.
 func (q *sendQueue) append(msgType int, data []byte) {
-	need := wire.HeaderSize + len(data)
+	b := q.extend(len(data))
+	wire.PutHeader(b, msgType, len(data))
+	copy(b[wire.HeaderSize:], data)
+	q.count(len(data))
+}
+
+// appendControl queues a control frame with a copy of data.
+func (q *sendQueue) appendControl(f *wire.Control, data []byte) {
+	b := q.extend(wire.ControlSize + len(data))
+	wire.PutControlHeader(b, f, len(data))
+	copy(b[wire.ControlHeaderSize:], data)
+}
+
+// appendAnnouncement queues the announcement that this side knows requests.
+func (q *sendQueue) appendAnnouncement() { wire.PutAnnouncement(q.extend(wire.ControlSize)) }
+
+// extend queues a frame with size bytes of data, and returns it, to be filled.
+func (q *sendQueue) extend(size int) []byte {
+	need := wire.HeaderSize + size
 	s := q.open(need)
 	n := len(s.body)
 	s.body = s.body[:n+need]
-	wire.PutHeader(s.body[n:], msgType, len(data))
-	copy(s.body[n+wire.HeaderSize:], data)
 	s.frames++
 	q.queuedSeq++
-	q.cost += len(data) + messageCost
-	q.count(len(data))
+	q.cost += size + messageCost
+	return s.body[n:]
+}
+
+// single reports whether the queue is one segment, of which nothing has left.
+func (q *sendQueue) single() bool {
+	return len(q.segs) == q.head+1 && q.off == 0 && q.segs[q.head].large == nil
 }
 
 // open returns a segment at the end of the queue with need bytes of room.
@@ -244,8 +267,8 @@ func (q *sendQueue) compact() {
 	case q.empty():
 		q.head = 0
 		q.segs = q.segs[:0]
-		if cap(q.segs) > maxIdleQueue {
-			q.segs = nil
+		if cap(q.segs) > maxIdleQueue || q.queuedSeq == 1 {
+			q.segs = nil // many connections have only an announcement to send
 		}
 	case q.head > len(q.segs)/2:
 		n := copy(q.segs, q.segs[q.head:])
@@ -322,18 +345,53 @@ func (q *sendQueue) drop() (n int) {
 // dropLarger removes the frames of messages over limit bytes, and returns the
 // sizes of those.
 func (q *sendQueue) dropLarger(limit int) (dropped []int) {
+	q.filter(func(frame []byte) bool {
+		size := len(frame) - wire.HeaderSize
+		if size > limit {
+			dropped = append(dropped, size)
+		}
+		return size <= limit
+	})
+	return dropped
+}
+
+// dropControl removes the control frames. It returns the ids of the requests, and
+// how many replies there were.
+func (q *sendQueue) dropControl() (requests map[uint64]bool, replies int) {
+	q.filter(func(frame []byte) bool {
+		f, ok := wire.ParseFrame(frame)
+		switch {
+		case !ok:
+			return true
+		case f.Kind == wire.Request:
+			if requests == nil {
+				requests = make(map[uint64]bool)
+			}
+			requests[f.ID] = true
+			q.messages--
+			q.bytes -= uint64(len(f.Payload))
+		case f.Kind == wire.Reply || f.Kind == wire.Part || f.Kind == wire.Error && f.N > 0:
+			replies++
+		}
+		return false
+	})
+	return requests, replies
+}
+
+// filter removes the frames for which keep returns false. No large message is
+// queued, and nothing is in flight.
+func (q *sendQueue) filter(keep func(frame []byte) bool) {
 	for i := q.head; i < len(q.segs); i++ {
 		s := &q.segs[i]
 		q.cost -= s.cost()
 		kept := s.body[:0:0]
 		for b := s.body; len(b) > 0; {
 			n := wire.FrameSize(b)
-			if size := n - wire.HeaderSize; size <= limit {
+			if keep(b[:n]) {
 				kept = append(kept, b[:n]...)
 			} else {
 				s.frames--
 				s.gone++
-				dropped = append(dropped, size)
 			}
 			b = b[n:]
 		}
@@ -342,5 +400,56 @@ func (q *sendQueue) dropLarger(limit int) (dropped []int) {
 		}
 		q.cost += s.cost()
 	}
-	return dropped
+}
+
+// withdrawRequest removes the request id, unless it is in one of the first fixed
+// segments, or some of it has left. It reports whether it has.
+func (q *sendQueue) withdrawRequest(id uint64, fixed int) bool {
+	for i := q.head + fixed; i < len(q.segs); i++ {
+		s := &q.segs[i]
+		if s.large != nil {
+			continue
+		}
+		for at := 0; at < len(s.body); {
+			n := wire.FrameSize(s.body[at:])
+			f, ok := wire.ParseFrame(s.body[at : at+n])
+			if !ok || f.Kind != wire.Request || f.ID != id {
+				at += n
+				continue
+			}
+			if i == q.head && at == 0 && q.off > 0 {
+				return false
+			}
+			q.cost -= s.cost()
+			s.body = append(s.body[:at], s.body[at+n:]...)
+			s.frames--
+			s.gone++
+			q.cost += s.cost()
+			if s.frames == 0 {
+				q.dropEmpty(i, fixed)
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// dropEmpty gives back the memory of the segment at i, which has no frames left, and
+// takes it out of the queue, if there is another one beside it that is not fixed and
+// can count what is gone.
+func (q *sendQueue) dropEmpty(i, fixed int) {
+	s := &q.segs[i]
+	if s.chunk != nil {
+		s.chunk.pool.Put(s.chunk)
+	}
+	s.body, s.chunk = nil, nil
+	switch {
+	case i+1 < len(q.segs):
+		q.segs[i+1].gone += s.gone
+	case i-1 >= q.head+fixed:
+		q.segs[i-1].gone += s.gone
+	default:
+		return
+	}
+	q.segs = slices.Delete(q.segs, i, i+1)
 }

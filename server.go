@@ -58,6 +58,7 @@ func StartServer(config *ServerConfig) (*Server, error) {
 	s := &Server{addr: listener.Addr(), listening: newListening(cfg, listener)}
 	s.init(name, cfg.Logger, Listening)
 	s.direct = !cfg.MultiMode && cfg.Handler == nil
+	s.spares = &s.shared
 	s.delay = cfg.loopDelay
 	s.out.max = cfg.MaxMsgSize
 	s.ServerManager = newManager(s)
@@ -67,7 +68,7 @@ func StartServer(config *ServerConfig) (*Server, error) {
 	case cfg.MultiMode:
 		s.misuse, s.noRead = ErrMultiMode, ErrHandler
 	case cfg.Handler != nil:
-		s.setHandler(func(m *Message) { cfg.Handler(s, m) }, &s.watches)
+		s.setHandler(func(m *Message) { cfg.Handler(s, m) })
 	}
 	s.tasks.Go(s.accept)
 	s.logf(slog.LevelInfo, "listening")
@@ -282,11 +283,12 @@ func (s *Server) serveClient(c *conn) {
 func (s *Server) newClient() *Server {
 	client := &Server{ServerManager: s.ServerManager, addr: s.addr}
 	client.init(s.socket, s.log, NotConnected)
+	client.spares = s.spares
 	client.delay = s.delay
 	client.out.max = s.config.MaxMsgSize
 	client.server = client
 	if f := s.config.Handler; f != nil {
-		client.setHandler(func(m *Message) { f(client, m) }, &s.watches)
+		client.setHandler(func(m *Message) { f(client, m) })
 	}
 	return client
 }
@@ -313,6 +315,9 @@ func (s *Server) join(client *Server, c *conn) bool {
 func (s *Server) leave(client *Server, c *conn) {
 	s.acceptMu.Lock()
 	s.ServerManager.remove(client)
+	client.mu.Lock()
+	c.endExchange() // which counts
+	client.mu.Unlock()
 	s.departed.add(client.session.Stats())
 	s.acceptMu.Unlock()
 	client.mu.Lock()

@@ -30,7 +30,7 @@ import (
 //	listening.acceptMu → session.mu → outbox.mu, ServerManager.mu, admission.mu
 //
 // No mutex is held while a goroutine waits or user code runs, but for the
-// methods of a net.Conn that set deadlines.
+// methods of a net.Conn that set deadlines, and Err of a Context.
 type session struct {
 	socket string // for errors and the log
 	log    *slog.Logger
@@ -51,9 +51,11 @@ type session struct {
 	full    bool   // the inbox had no room for what could be read
 	closing bool   // Close has begun
 	err     error  // the end: what every call returns once the inbox is empty
-	stats   Stats
+	stats   counts
 
 	handling handling
+	asking   *asking // nil before the first request; mu guards it, and what is in it
+	spares   *spares // does not change
 
 	flushFunc func() // outbox.flush, stored once so that starting it allocates nothing
 
@@ -64,6 +66,13 @@ type session struct {
 	server  *Server
 	listed  bool
 	drained func() // called once, when the messages of a client that has left are read
+}
+
+// spares has what is used again by a Server and all its clients, or by a Client:
+// timers and channels belong to one synctest bubble.
+type spares struct {
+	watches sync.Pool // of *watch
+	calls   sync.Pool // of *call
 }
 
 // init prepares s, which must not move afterwards.
@@ -107,7 +116,7 @@ func (s *session) Peer() (Peer, error) {
 // sums over all its clients.
 func (s *session) Stats() Stats {
 	s.mu.Lock()
-	stats := s.stats
+	stats := s.stats.public(s.asking)
 	s.mu.Unlock()
 	stats.MessagesOut, stats.BytesOut = s.out.accepted()
 	return stats
@@ -168,6 +177,7 @@ func (s *session) event(status Status, err error) {
 	}
 	s.in.addEvent(Message{Err: err, MsgType: eventType, Status: status.String()})
 	s.notify()
+	s.asking.wakeAll() // the connection or the end may be what a Request waits for
 }
 
 // attach makes c the session's connection, and reports whether one is still
@@ -192,6 +202,7 @@ func (s *session) attach(c *conn) bool {
 func (s *session) detach(c *conn) {
 	s.conn = nil
 	s.unwatchHandler()
+	c.endExchange()
 	reason := c.err
 	if c.writeErr != nil {
 		reason = c.writeErr // came first
@@ -215,6 +226,7 @@ func (s *session) beginClose(end error) {
 		end = s.err // which came first
 	}
 	s.out.refuse(end)
+	s.asking.wakeAll()
 	s.mu.Unlock()
 }
 

@@ -63,7 +63,7 @@ func (s *fuzzedServer) dial(t *testing.T) *net.UnixConn {
 func (s *fuzzedServer) open(t *testing.T, netConn net.Conn) *wire.Cipher {
 	t.Helper()
 	client := wire.Client{RequireEncryption: s.sealed, Secrets: wire.System}
-	n, err := client.Handshake(netConn)
+	n, err := client.Handshake(silentConn{netConn})
 	if err != nil {
 		t.Fatal("a good peer:", err)
 	}
@@ -353,8 +353,22 @@ func (l *pipeListener) dialContext(ctx context.Context) (net.Conn, error) {
 // join does the client's side of the handshake, and returns what ends it.
 func join(netConn net.Conn) error {
 	client := wire.Client{Secrets: wire.System}
-	_, err := client.Handshake(netConn)
+	_, err := client.Handshake(silentConn{netConn})
 	return err
+}
+
+// silentConn keeps the announcement of a handshake back, as clients do that know
+// no requests.
+type silentConn struct{ net.Conn }
+
+func (c silentConn) Write(b []byte) (int, error) {
+	if b[0] != 0 {
+		return c.Conn.Write(b)
+	}
+	if _, err := c.Conn.Write(b[:1]); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // sealedPair returns the ciphers of the two ends of a connection.

@@ -19,13 +19,22 @@ type Stats struct {
 	// HandshakeFailures counts the connections that failed before they were
 	// established.
 	HandshakeFailures uint64
+
+	// RequestsIn and RequestsOut count the requests that have been received, and
+	// accepted for sending; of both together, RequestsCancelled those that the
+	// requester gave up, and RequestsUnanswered those that ended without a reply
+	// otherwise.
+	RequestsIn, RequestsOut, RequestsCancelled, RequestsUnanswered uint64
 }
 
 // String returns all counts in a line, such as "messages: 3 in, 2 out; bytes: 30
-// in, 20 out; reconnects: 0; failed handshakes: 1".
+// in, 20 out; reconnects: 0; failed handshakes: 1; requests: 0 in, 1 out, 0
+// cancelled, 0 unanswered".
 func (s Stats) String() string {
-	return fmt.Sprintf("messages: %d in, %d out; bytes: %d in, %d out; reconnects: %d; failed handshakes: %d",
-		s.MessagesIn, s.MessagesOut, s.BytesIn, s.BytesOut, s.Reconnects, s.HandshakeFailures)
+	return fmt.Sprintf("messages: %d in, %d out; bytes: %d in, %d out; reconnects: %d; failed handshakes: %d; "+
+		"requests: %d in, %d out, %d cancelled, %d unanswered",
+		s.MessagesIn, s.MessagesOut, s.BytesIn, s.BytesOut, s.Reconnects, s.HandshakeFailures,
+		s.RequestsIn, s.RequestsOut, s.RequestsCancelled, s.RequestsUnanswered)
 }
 
 // LogValue implements [slog.LogValuer].
@@ -37,6 +46,10 @@ func (s Stats) LogValue() slog.Value {
 		slog.Uint64("bytesOut", s.BytesOut),
 		slog.Uint64("reconnects", s.Reconnects),
 		slog.Uint64("handshakeFailures", s.HandshakeFailures),
+		slog.Uint64("requestsIn", s.RequestsIn),
+		slog.Uint64("requestsOut", s.RequestsOut),
+		slog.Uint64("requestsCancelled", s.RequestsCancelled),
+		slog.Uint64("requestsUnanswered", s.RequestsUnanswered),
 	)
 }
 
@@ -47,4 +60,29 @@ func (s *Stats) add(t Stats) {
 	s.BytesOut += t.BytesOut
 	s.Reconnects += t.Reconnects
 	s.HandshakeFailures += t.HandshakeFailures
+	s.RequestsIn += t.RequestsIn
+	s.RequestsOut += t.RequestsOut
+	s.RequestsCancelled += t.RequestsCancelled
+	s.RequestsUnanswered += t.RequestsUnanswered
+}
+
+// counts are the Stats that a session keeps beside those of its outbox and of its
+// requests: an idle connection should be small.
+type counts struct {
+	MessagesIn, BytesIn, Reconnects, HandshakeFailures uint64
+}
+
+// public returns the Stats, but for those of the outbox. a may be nil.
+func (c *counts) public(a *asking) Stats {
+	s := Stats{
+		MessagesIn:        c.MessagesIn,
+		BytesIn:           c.BytesIn,
+		Reconnects:        c.Reconnects,
+		HandshakeFailures: c.HandshakeFailures,
+	}
+	if a != nil {
+		s.RequestsIn, s.RequestsOut = a.in, a.out
+		s.RequestsCancelled, s.RequestsUnanswered = a.cancelled, a.unanswered
+	}
+	return s
 }

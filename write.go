@@ -45,7 +45,7 @@ func (s *session) WriteContext(ctx context.Context, msgType int, data []byte) er
 // ctx.Err() when ctx ends. It does not tell whether the peer has read it. While the
 // connection of a Client is lost it waits for the next one, if anything is queued.
 // On a Server it is [ErrNotConnected] if the client left before it was given
-// everything.
+// everything, and on a Client if the connection took a reply with it.
 func (s *session) Flush(ctx context.Context) error {
 	return s.explain("flush", s.out.awaitSent(ctx))
 }
@@ -292,8 +292,9 @@ func (o *outbox) attach(c *conn) []error {
 }
 
 // detach takes the connection away. It returns when the last flush on it has,
-// and only then may another be attached.
-func (o *outbox) detach(c *conn) {
+// and only then may another be attached. Control frames go with the connection; the
+// ids of requests among them, which have not been sent, are returned.
+func (o *outbox) detach(c *conn) (requests map[uint64]bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.phase = lost
@@ -308,11 +309,20 @@ func (o *outbox) detach(c *conn) {
 	o.deadline = time.Time{}
 	o.late = false
 	o.queue.restart(o.resend, o.notConnected())
+	sent := o.queue.sentSeq
+	requests, o.unsent = o.queue.dropControl()
+	if o.unsent > 0 {
+		o.markDropped(sent)
+		if o.resend {
+			o.dropSeq = 0 // a later Flush is for the next connection
+		}
+	}
 	if !o.resend {
-		o.unsent = o.drop()
+		o.unsent += o.drop()
 	}
 	o.queue.advance(0) // withdrawn messages at the head are nothing to flush
 	o.changed.wake()
+	return requests
 }
 
 // drop empties the queue and returns how many messages were in it.
@@ -320,13 +330,19 @@ func (o *outbox) drop() int {
 	sent := o.queue.sentSeq
 	n := o.queue.drop()
 	if n > 0 {
-		o.dropSeq = o.queue.queuedSeq
-		for w := range o.waits {
-			w.dropped = w.dropped || sent < w.target
-		}
+		o.markDropped(sent)
 	}
 	o.changed.wake()
 	return n
+}
+
+// markDropped tells the calls of Flush that something was dropped which came after
+// the first sent frames.
+func (o *outbox) markDropped(sent uint64) {
+	o.dropSeq = o.queue.queuedSeq
+	for w := range o.waits {
+		w.dropped = w.dropped || sent < w.target
+	}
 }
 
 // refuse ends the acceptance of messages. Writes that wait fail with err, and

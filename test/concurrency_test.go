@@ -39,13 +39,17 @@ func hammerSize(msgType int) int {
 	return msgType % 900
 }
 
-// look checks a message, and what a call may return instead of one.
+// look checks a message, and what a call may return instead of one. It answers a
+// request with the same, which a requester looks at in its turn.
 func (h *hammer) look(end int, m *ipc.Message, err error) error {
 	if m != nil && m.MsgType > 0 && m != ipc.TimeoutMessage {
 		if !bytes.Equal(m.Data, payload(m.MsgType, hammerSize(m.MsgType))) {
 			h.t.Errorf("%s is not what was written", describe(m))
 		}
 		h.read[end].Add(1)
+		if m.IsRequest() {
+			h.check("Reply", m.Reply(m.MsgType, m.Data))
+		}
 	}
 	m.Release()
 	return err
@@ -99,6 +103,24 @@ func (h *hammer) sideCalls(end int, e side) map[string]func() error {
 			ctx, cancel := h.soon()
 			defer cancel()
 			return e.Flush(ctx)
+		},
+		"Request": func() error {
+			msgType, data, done := message()
+			defer done()
+			ctx, cancel := h.soon()
+			defer cancel()
+			m, err := e.Request(ctx, msgType, data)
+			return h.look(end, m, err)
+		},
+		"RequestParts": func() (last error) {
+			msgType, data, done := message()
+			defer done()
+			ctx, cancel := h.soon()
+			defer cancel()
+			for m, err := range e.RequestParts(ctx, msgType, data) {
+				last = h.look(end, m, err)
+			}
+			return last
 		},
 		"Status":     func() error { _ = e.Status(); return nil },
 		"StatusCode": func() error { _ = e.StatusCode().String(); return nil },
@@ -162,7 +184,7 @@ func (h *hammer) managerCalls(m *ipc.ServerManager) map[string]func() error {
 // check says which errors a call may return, whatever else happens.
 func (h *hammer) check(name string, err error) {
 	for _, ok := range []error{
-		nil, context.Canceled, context.DeadlineExceeded, ipc.ErrNotConnected, ipc.ErrClosed, ipc.ErrMultiMode, ipc.ErrFull,
+		nil, context.Canceled, context.DeadlineExceeded, ipc.ErrNotConnected, ipc.ErrClosed, ipc.ErrMultiMode, ipc.ErrFull, ipc.ErrNoReply,
 	} {
 		if errors.Is(err, ok) {
 			return
@@ -297,7 +319,7 @@ func TestHammer(t *testing.T) {
 		wantStatus(t, "server", server, ipc.Closed)
 		calls := 0
 		h.made.Range(func(any, any) bool { calls++; return true })
-		if want := 11 + 13 + 5; calls != want {
+		if want := 13 + 15 + 5; calls != want {
 			t.Errorf("%d methods were called, want %d", calls, want)
 		}
 		t.Logf("%d messages read by the client and %d by servers, %d connections broken, %d visits",

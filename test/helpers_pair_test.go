@@ -19,6 +19,8 @@ type side interface {
 	Write(msgType int, data []byte) error
 	WriteContext(ctx context.Context, msgType int, data []byte) error
 	Flush(ctx context.Context) error
+	Request(ctx context.Context, msgType int, data []byte) (*ipc.Message, error)
+	RequestParts(ctx context.Context, msgType int, data []byte) iter.Seq2[*ipc.Message, error]
 	Status() string
 	StatusCode() ipc.Status
 	Peer() (ipc.Peer, error)

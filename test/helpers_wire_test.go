@@ -126,11 +126,24 @@ func (r *wireConn) openServer(maxMsgSize uint32) {
 	r.send([]byte{2, 0})
 	r.want("step 2", 0)
 	r.send(head(4, maxMsgSize))
-	var step5 [1]byte // which frames may follow at once
-	if _, err := io.ReadFull(r, step5[:]); err != nil || step5[0] != 0 {
-		r.t.Fatalf("step 5: read %v (%v), want 0", step5, err)
+	r.takeStep5()
+	if maxMsgSize >= 16 {
+		r.wantFrame(0, announcement)
 	}
 }
+
+// takeStep5 takes step 5 of a client, which frames may follow at once.
+func (r *wireConn) takeStep5() {
+	r.t.Helper()
+	if step5 := r.receive(1); step5[0] != 0 {
+		r.t.Fatalf("step 5: read %v, want 0", step5)
+	}
+}
+
+// announcement is the data of the control frame by which a peer says that it
+// knows requests. A client of ours sends it with step 5, if it is not longer than
+// the server allows.
+var announcement = []byte("\x01ipc\x01\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 
 // wirePair is a side of ours that is connected with a raw one.
 type wirePair struct {

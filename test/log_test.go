@@ -123,13 +123,17 @@ func TestLogger(t *testing.T) {
 
 // Stats tell everything they know, each count under its own name.
 func TestStatsPrint(t *testing.T) {
-	stats := ipc.Stats{MessagesIn: 1, MessagesOut: 2, BytesIn: 3, BytesOut: 4, Reconnects: 5, HandshakeFailures: 6}
-	if got, want := stats.String(), "messages: 1 in, 2 out; bytes: 3 in, 4 out; reconnects: 5; failed handshakes: 6"; got != want {
+	stats := ipc.Stats{MessagesIn: 1, MessagesOut: 2, BytesIn: 3, BytesOut: 4, Reconnects: 5, HandshakeFailures: 6,
+		RequestsIn: 7, RequestsOut: 8, RequestsCancelled: 9, RequestsUnanswered: 10}
+	const text = "messages: 1 in, 2 out; bytes: 3 in, 4 out; reconnects: 5; failed handshakes: 6; " +
+		"requests: 7 in, 8 out, 9 cancelled, 10 unanswered"
+	if got, want := stats.String(), text; got != want {
 		t.Errorf("String is %q, want %q", got, want)
 	}
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("", "stats", stats)
-	want := "stats.messagesIn=1 stats.messagesOut=2 stats.bytesIn=3 stats.bytesOut=4 stats.reconnects=5 stats.handshakeFailures=6\n"
+	want := "stats.messagesIn=1 stats.messagesOut=2 stats.bytesIn=3 stats.bytesOut=4 stats.reconnects=5 stats.handshakeFailures=6 " +
+		"stats.requestsIn=7 stats.requestsOut=8 stats.requestsCancelled=9 stats.requestsUnanswered=10\n"
 	if !strings.HasSuffix(log.String(), want) {
 		t.Errorf("logged as %q, want an end of %q", log.String(), want)
 	}

@@ -2,16 +2,21 @@ package ipc_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ecdh"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
+	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 )
 
 // vectors is a session byte for byte, as PROTOCOL.md publishes it.
@@ -27,6 +32,7 @@ type vectors struct {
 	ServerPrefix     hexBytes `json:"server_nonce_prefix"`
 	ClientPrefix     hexBytes `json:"client_nonce_prefix"`
 	Steps            []vector `json:"steps"`
+	Early            []vector `json:"ignored_before_announcement"`
 	Ignored          []vector `json:"ignored"`
 	Rejected         []vector `json:"rejected"`
 	LeadingZero      *struct {
@@ -39,13 +45,19 @@ type vectors struct {
 	} `json:"leading_zero"`
 }
 
-// vector is what one end sends with one write.
+// vector is what one end sends with one write, unless SameWrite is set: a step of
+// the handshake, a message, or a control frame.
 type vector struct {
-	From string   `json:"from"` // server, client; none: either
-	What string   `json:"what"`
-	Type int      `json:"type"` // of a message; 0: a step of the handshake
-	Data hexBytes `json:"data"`
-	Hex  hexBytes `json:"hex"`
+	From      string   `json:"from"` // server, client; none: either
+	What      string   `json:"what"`
+	SameWrite bool     `json:"same_write"` // as the one before
+	Type      int      `json:"type"`       // of a message
+	Kind      int      `json:"kind"`       // of a control frame
+	Flags     uint8    `json:"flags"`
+	N         uint32   `json:"n"`
+	ID        uint64   `json:"id,string"`
+	Data      hexBytes `json:"data"` // of a message or a control frame
+	Hex       hexBytes `json:"hex"`
 }
 
 type hexBytes []byte
@@ -54,6 +66,8 @@ func (b *hexBytes) UnmarshalText(text []byte) (err error) {
 	*b, err = hex.DecodeString(string(text))
 	return err
 }
+
+func (b hexBytes) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, b), nil }
 
 // readVectors reads one of the files, of which every field must be known here.
 func readVectors(t testing.TB, name string) *vectors {
@@ -74,7 +88,12 @@ func readVectors(t testing.TB, name string) *vectors {
 // our client, in synthetic time.
 func eachVectors(t *testing.T, test func(t *testing.T, v *vectors, role string, multi bool)) {
 	t.Helper()
-	for _, name := range []string{"plain.json", "encrypted.json"} {
+	eachVectorsOf(t, []string{"plain.json", "encrypted.json"}, test)
+}
+
+func eachVectorsOf(t *testing.T, names []string, test func(t *testing.T, v *vectors, role string, multi bool)) {
+	t.Helper()
+	for _, name := range names {
 		for _, k := range refKinds {
 			t.Run(name+" "+k.name, func(t *testing.T) {
 				v := readVectors(t, name)
@@ -123,6 +142,46 @@ func (v *vectors) draw(t testing.TB, role string, not ...[]byte) {
 		keys = append(keys, privateKey(t, scalar))
 	}
 	draw(t, prefix[0], keys...)
+	if role == "client" && !v.announces() {
+		// Its announcement uses a nonce, after which the next one is again the
+		// first of the vectors.
+		drawn := *wire.System
+		first := true
+		wire.System.Nonce = func() (p [8]byte, count uint32) {
+			p, count = drawn.Nonce()
+			if first {
+				first, count = false, lastCount
+			}
+			return p, count
+		}
+	}
+}
+
+// lastCount is the count of the last nonce with a prefix.
+const lastCount = 1<<32 - 1
+
+// announces reports whether the client of v does, as ours always does.
+func (v *vectors) announces() bool { return len(v.Early) > 0 }
+
+// seal is a plain frame as v has it on the wire, with a nonce if v is encrypted.
+func (v *vectors) seal(t testing.TB, nonce, plain []byte) []byte {
+	t.Helper()
+	if !v.Encryption {
+		return plain
+	}
+	block, err := aes.NewCipher(v.AESKey)
+	noError(t, "NewCipher", err)
+	aead, err := cipher.NewGCM(block)
+	noError(t, "NewGCM", err)
+	sealed := aead.Seal(bytes.Clone(nonce), nonce, plain[4:], nil)
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))), sealed...)
+}
+
+// step5 is what our client sends where the client of v sends step 5: it announces
+// itself in the same write.
+func (v *vectors) step5(t testing.TB, step vector) []byte {
+	nonce := binary.BigEndian.AppendUint32(bytes.Clone(v.ClientPrefix), lastCount)
+	return slices.Concat(step.Hex, v.seal(t, nonce, encode(0, announcement)))
 }
 
 // play goes through the steps of v, one end of which is ours.
@@ -146,9 +205,12 @@ func (v *vectors) play(t testing.TB, role string, multi bool) *replay {
 		r.raw = accept(t, ln)
 		started = func() side { return client() }
 	}
-	for _, step := range v.Steps {
+	for i, step := range v.Steps {
 		if step.Data != nil && r.side == nil {
 			r.side = started()
+		}
+		if last := i+1 < len(v.Steps) && v.Steps[i+1].Data != nil && step.Data == nil; last && role == "client" {
+			step.Hex = v.step5(t, step)
 		}
 		r.step(t, step)
 	}

@@ -2,6 +2,7 @@ package ipc_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -157,12 +158,112 @@ func TestFramesWithTheHandshake(t *testing.T) {
 			raw.send([]byte{b})
 		}
 		raw.send(step4[7:], encode(1, []byte("one")))
-		raw.want("step 5", 0)
+		raw.want("step 5 and the announcement", append([]byte{0}, encode(0, announcement)...)...)
 		wantMessage(t, started(), 1, []byte("one"))
 	})
 }
 
-// Type 0 is for those to come: it is read and ignored, whatever it holds.
+// A client announces itself with its last step, in one write, if its server's limit
+// allows it.
+func TestAnnouncementWithTheHandshake(t *testing.T) {
+	for _, limit := range []uint32{15, 16} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				route := pipeRoute(t)
+				ln := route.listen(t)
+				started := background(func() *ipc.Client { return route.startClient(t) })
+				raw := accept(t, ln)
+				raw.send([]byte{2, 0})
+				raw.want("step 2", 0)
+				raw.send(head(4, limit))
+				want := []byte{0}
+				if limit >= 16 {
+					want = append(want, encode(0, announcement)...)
+				}
+				raw.want("step 5", want...)
+				started()
+				raw.wantSilence("after step 5")
+			})
+		})
+	}
+}
+
+// A server announces itself to a client that has, at once and once.
+func TestAnnouncementOfAServer(t *testing.T) {
+	eachBubble(t, func(t *testing.T, s setup) {
+		route := s.open(t)
+		server := s.startServer(t, route)
+		raw := route.dial(t)
+		raw.want("step 1", 2, 0)
+		raw.send([]byte{0})
+		raw.want("step 4", 0, 0, 0, 4, 0, 0x30, 0, 0)
+		raw.send([]byte{0}, encode(0, announcement))
+		raw.want("announcement", encode(0, announcement)...)
+		raw.send(encode(0, announcement))
+		raw.wantSilence("after another announcement")
+		peer := s.join(t, server)
+		raw.send(encode(1, nil))
+		wantMessage(t, peer, 1, nil)
+	})
+}
+
+// A client that begins with anything but a whole announcement is one that knows no
+// requests: all control frames of its are ignored, in the same read or another, and
+// it gets none.
+func TestLateAnnouncement(t *testing.T) {
+	request := append([]byte{2, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1}, "data"...)
+	late := [][]byte{
+		encode(0, announcement), encode(0, announcement[:15]), encode(0, announcement[:1]),
+		encode(0, request), encode(0, request[:15]), encode(0, nil),
+	}
+	for name, first := range map[string][]byte{
+		"message":         encode(1, []byte("first")),
+		"nothing":         encode(0, nil),
+		"version 0":       encode(0, []byte("\x01ipc\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00")),
+		"request":         encode(0, request),
+		"half a request":  encode(0, request[:1]),
+		"no announcement": encode(0, []byte("\x01ipx\x01\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00")),
+	} {
+		for _, together := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, in one write %t", name, together), func(t *testing.T) {
+				eachBubble(t, func(t *testing.T, s setup) {
+					p := wireClientPair(t, s)
+					frames := append([][]byte{first}, late...)
+					if together {
+						frames = [][]byte{slices.Concat(frames...)}
+					}
+					for _, frame := range frames {
+						p.raw.send(frame)
+					}
+					if name == "message" {
+						wantMessage(t, p, 1, []byte("first"))
+					}
+					p.raw.wantSilence("after the frames")
+					p.raw.send(encode(2, []byte("last")))
+					wantMessage(t, p, 2, []byte("last"))
+					_, err := p.Request(t.Context(), 1, nil)
+					wantError(t, "Request", err, ipc.ErrNoRequests, errors.ErrUnsupported)
+				})
+			})
+		}
+	}
+}
+
+// Half an announcement is a protocol error: of a client as its first frame, of a
+// server at any time.
+func TestHalfAnAnnouncement(t *testing.T) {
+	for _, n := range []int{1, 4, 15} {
+		eachWireBubble(t, func(t *testing.T, p *wirePair) {
+			p.raw.send(encode(0, announcement[:n]))
+			wantErrorEvent(t, p, ipc.ErrProtocol)
+			p.raw.wantDropped()
+			p.again(t)
+		}, quiet)
+	}
+}
+
+// Type 0 that is no control frame of a known kind is read and ignored, whatever it
+// holds.
 func TestControlFramesAreIgnored(t *testing.T) {
 	eachWire(t, unixTransport, func(t *testing.T, p *wirePair) {
 		sent := background(func() error {

@@ -1,8 +1,9 @@
-// Command handler is a small server with a Handler, and a client that it greets,
-// in one program. It ends by itself.
+// Command handler is a server and a client in one program, both with a Handler:
+// each asks the other. It ends by itself.
 package main
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"os"
@@ -10,16 +11,21 @@ import (
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
-// greeting is the type of the messages, which the program chooses.
-const greeting = 1
+// The types of the messages, which the program chooses.
+const (
+	typeGreetMe = 1 // client to server, a request
+	typeName    = 2 // server to client, a request: what is your name?
+	typeText    = 3 // a reply to either
+	typeSecret  = 4 // client to server, a message that needs no reply
+)
 
 func main() {
-	if err := run(); err != nil {
+	if err := run(context.Background()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run() error {
+func run(ctx context.Context) error {
 	// A folder of its own keeps two runs apart.
 	dir, err := os.MkdirTemp("", "ipc")
 	if err != nil {
@@ -31,54 +37,77 @@ func run() error {
 		Name:      "handler",
 		SocketDir: dir,
 		MultiMode: true,
-		Handler:   greet,
+		Handler:   serve,
 	})
 	if err != nil {
 		return err
 	}
 	defer server.Close()
 
-	client, err := ipc.StartClient(&ipc.ClientConfig{Name: "handler", SocketDir: dir})
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	for _, name := range []string{"ann", "ben"} {
-		answer, err := ask(client, name)
-		if err != nil {
+		if err := visit(ctx, dir, name); err != nil {
 			return err
 		}
-		fmt.Println("client hears:", answer)
 	}
 	return nil
 }
 
-// greet is called with each message and event of a client: one at a time for
-// each client, and at the same time for several clients. The message is lent: it
-// is valid until greet returns, and Clone makes a copy to keep.
-func greet(client *ipc.Server, m *ipc.Message) {
-	if m.MsgType < 0 {
-		fmt.Printf("server: client %d: %s\n", client.ClientID(), m.Status)
-		return
+// visit is a client that has itself greeted.
+func visit(ctx context.Context, dir, name string) error {
+	client, err := ipc.StartClient(&ipc.ClientConfig{
+		Name:      "handler",
+		SocketDir: dir,
+		Handler: func(_ *ipc.Client, m *ipc.Message) {
+			if m.MsgType == typeName {
+				logError(m.Reply(typeText, []byte(name)))
+			}
+		},
+	})
+	if err != nil {
+		return err
 	}
-	if err := client.Write(m.MsgType, fmt.Appendf(nil, "hello, %s", m.Data)); err != nil {
-		log.Print(err) // the client has left
+	defer client.Close()
+	if err := client.Write(typeSecret, []byte("I like "+name)); err != nil {
+		return err
+	}
+	reply, err := client.Request(ctx, typeGreetMe, nil)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s hears: %s\n", name, reply.Data)
+	return nil
+}
+
+// serve is called with each message and event of a client: one at a time for
+// each client, and at the same time for several clients. The message is lent: it
+// is valid until serve returns, and Clone makes a copy to keep.
+func serve(client *ipc.Server, m *ipc.Message) {
+	switch m.MsgType {
+	case typeGreetMe:
+		// To ask the client takes as long as the client likes, and meanwhile serve
+		// would not be called for it again. So it returns, and goes on with the
+		// clone, which can be replied to.
+		request := m.Clone()
+		go func() { logError(greet(client, request)) }()
+	case typeSecret:
+		fmt.Printf("server hears: %s\n", m.Data)
+	default: // an event
+		fmt.Printf("server: client %d: %s\n", client.ClientID(), m.Status)
 	}
 }
 
-// ask sends a name and waits for the answer. A client that waits for one message
-// is simpler with Read than with a Handler.
-func ask(client *ipc.Client, name string) (string, error) {
-	if err := client.Write(greeting, []byte(name)); err != nil {
-		return "", err
+// greet asks the client for its name, and replies to its request. It ends when the
+// client no longer waits for the reply.
+func greet(client *ipc.Server, request *ipc.Message) error {
+	name, err := client.Request(request.Context(), typeName, nil)
+	if err != nil {
+		return request.ReplyError(1, err.Error())
 	}
-	for {
-		m, err := client.Read()
-		if err != nil {
-			return "", err
-		}
-		if m.MsgType > 0 { // and not an event, such as Connected
-			return string(m.Data), nil
-		}
+	return request.Reply(typeText, fmt.Appendf(nil, "hello, %s", name.Data))
+}
+
+func logError(err error) {
+	if err != nil {
+		log.Print(err) // the other side has left
 	}
 }

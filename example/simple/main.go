@@ -1,8 +1,10 @@
-// Command simple is a conversation in one program: a server, a client, three
-// questions and their answers.
+// Command simple is a conversation in one program: a server, a client, and four
+// questions.
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -10,19 +12,21 @@ import (
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
-// The types of the messages, which the program chooses.
+// The types of the messages, and the codes of errors, which the program chooses.
 const (
 	question = 1
 	answer   = 2
+
+	codeUnknown = 1
 )
 
 func main() {
-	if err := run(); err != nil {
+	if err := run(context.Background()); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run() error {
+func run(ctx context.Context) error {
 	// A folder of its own keeps two runs apart.
 	dir, err := os.MkdirTemp("", "ipc")
 	if err != nil {
@@ -30,72 +34,65 @@ func run() error {
 	}
 	defer os.RemoveAll(dir)
 
-	server, err := ipc.StartServer(&ipc.ServerConfig{Name: "simple", SocketDir: dir})
+	server, err := ipc.StartServer(&ipc.ServerConfig{
+		Name:      "simple",
+		SocketDir: dir,
+		MultiMode: true, // any number of clients at once
+		Handler:   serve,
+	})
 	if err != nil {
 		return err
 	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		serve(server)
-	}()
+	defer server.Close()
 
 	client, err := ipc.StartClient(&ipc.ClientConfig{Name: "simple", SocketDir: dir})
 	if err != nil {
 		return err
 	}
-	for _, q := range []string{"Who are you?", "How many processes are we?", "Shall we stop?"} {
-		if err := ask(client, q); err != nil {
+	defer client.Close()
+	for _, q := range []string{"Who are you?", "How many processes are we?", "What is love?", "Shall we stop?"} {
+		if err := ask(ctx, client, q); err != nil {
 			return err
 		}
 	}
-
-	if err := client.Close(); err != nil {
-		return err
-	}
-	if err := server.Close(); err != nil {
-		return err
-	}
-	<-served
 	return nil
 }
 
-// ask sends a question, and waits for the answer.
-func ask(client *ipc.Client, text string) error {
-	fmt.Println("client asks:   ", text)
-	if err := client.Write(question, []byte(text)); err != nil {
+// ask sends a question, and waits for the reply to it.
+func ask(ctx context.Context, client *ipc.Client, text string) error {
+	fmt.Println("client asks: ", text)
+	reply, err := client.Request(ctx, question, []byte(text))
+	var refused *ipc.ReplyError
+	switch {
+	case errors.As(err, &refused):
+		fmt.Println("server fails:", refused.Text)
+	case err != nil:
 		return err
+	default:
+		fmt.Println("client hears:", string(reply.Data))
 	}
-	for {
-		m, err := client.Read()
-		if err != nil {
-			return err
-		}
-		if m.MsgType == answer { // and not an event, such as Connected
-			fmt.Println("client hears:  ", string(m.Data))
-			return nil
-		}
-	}
+	return nil
 }
 
-// serve answers questions until the server is closed.
-func serve(server *ipc.Server) {
-	answers := map[string]string{
-		"Who are you?":               "A server on a Unix socket.",
-		"How many processes are we?": "One, this time. Try example/server and example/client for two.",
-		"Shall we stop?":             "Gladly.",
+var answers = map[string]string{
+	"Who are you?":               "A server on a Unix socket.",
+	"How many processes are we?": "One, this time. Try example/daemon for two.",
+	"Shall we stop?":             "Gladly.",
+}
+
+// serve is called with each message and event of a client: for one client one at a
+// time, for several clients at once.
+func serve(_ *ipc.Server, m *ipc.Message) {
+	if !m.IsRequest() {
+		return // such as the events Connected and Disconnected
 	}
-	for {
-		m, err := server.Read()
-		if err != nil {
-			return
-		}
-		if m.MsgType != question {
-			fmt.Println("server notices:", m.Status)
-			continue
-		}
-		if err := server.Write(answer, []byte(answers[string(m.Data)])); err != nil {
-			log.Print(err)
-		}
+	var err error
+	if text, ok := answers[string(m.Data)]; ok {
+		err = m.Reply(answer, []byte(text))
+	} else {
+		err = m.ReplyError(codeUnknown, "I have no answer to that.")
+	}
+	if err != nil {
+		log.Print(err) // the client has left
 	}
 }

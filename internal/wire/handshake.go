@@ -118,7 +118,9 @@ type Client struct {
 
 // Handshake performs the client's side of the handshake on conn. It reads no
 // further than the handshake goes, and sets no deadlines. It does not return
-// before the server has a place for the client, which may take any time.
+// before the server has a place for the client, which may take any time. With its
+// last step it sends the announcement that the client knows requests, if
+// MaxMsgSize allows it.
 //
 // An error matches errs.Version if the server speaks another version,
 // errs.EncryptionRequired if the server does not encrypt and c insists on it, and
@@ -141,10 +143,24 @@ func (c *Client) Handshake(conn io.ReadWriter) (Negotiated, error) {
 	if n.MaxMsgSize, err = receiveLimit(conn, n.Cipher); err != nil {
 		return Negotiated{}, err
 	}
-	if err := send(conn, answerOK); err != nil {
+	if err := send(conn, n.lastStep()...); err != nil {
 		return Negotiated{}, fmt.Errorf("answering the maximum message size: %w", err)
 	}
 	return n, nil
+}
+
+// lastStep returns the client's last answer and, in one write with it, the
+// announcement, if frames may be so long. A server that knows no requests reads
+// the one as the byte that it is, and ignores the other.
+func (n *Negotiated) lastStep() []byte {
+	step := []byte{answerOK}
+	if n.MaxMsgSize < ControlSize {
+		return step
+	}
+	if n.Cipher == nil {
+		return append(step, Announcement()...)
+	}
+	return n.Cipher.AppendFrame(step, Announcement(), nil)
 }
 
 // receiveHello receives the first step, and reports whether the connection is

@@ -84,11 +84,38 @@ func serverSteps(sealed bool) []step {
 	return []step{{0, 2}, {1, 8}}
 }
 
-func clientSteps(sealed bool) []step {
-	if sealed {
-		return []step{{2, 1}, {99, 97}, {135, 1}}
+// clientSteps are those of a client, which announces itself with the last one if
+// the server's limit allows it.
+func clientSteps(sealed bool, limit int) []step {
+	last := 1
+	if limit >= 16 {
+		last += 24
+		if sealed {
+			last += 28
+		}
 	}
-	return []step{{2, 1}, {10, 1}}
+	if sealed {
+		return []step{{2, 1}, {99, 97}, {135, last}}
+	}
+	return []step{{2, 1}, {10, last}}
+}
+
+// wantLastStep checks what a client has sent behind its last answer, if the limit
+// allows anything, with what the server has negotiated.
+func wantLastStep(t *testing.T, n Negotiated, behind []byte) {
+	t.Helper()
+	if n.MaxMsgSize < 16 {
+		if len(behind) > 0 {
+			t.Fatalf("%d bytes behind the last step, and the limit is %d", len(behind), n.MaxMsgSize)
+		}
+		return
+	}
+	d := Decoder(n)
+	msgType, data, size, err := d.Next(bytes.Clone(behind))
+	const want = "\x01ipc\x01\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+	if err != nil || msgType != 0 || string(data) != want || size != len(behind) {
+		t.Fatalf("%x behind the last step: type %d, %q (%v), want an announcement", behind, msgType, data, err)
+	}
 }
 
 // fixedKey is the n-th private key of the tests.
@@ -205,21 +232,23 @@ func admitAtOnce() error { return nil }
 func TestHandshake(t *testing.T) {
 	for _, sealed := range []bool{false, true} {
 		for _, insist := range []bool{false, true} {
-			for _, max := range []int{0, 1, 3 << 20, MaxLimit} {
+			for _, max := range []int{0, 1, 15, 16, 17, 3 << 20, MaxLimit} {
 				if insist && !sealed {
 					continue
 				}
 				a, b := pipe()
 				type result struct {
-					n   Negotiated
-					err error
+					n      Negotiated
+					err    error
+					behind []byte // what the client had sent when it closed
 				}
 				server := make(chan result, 1)
 				go func() {
 					defer a.Close()
 					s := Server{Encrypt: sealed, MaxMsgSize: max, Secrets: System}
 					n, err := s.Handshake(a, admitAtOnce)
-					server <- result{n, err}
+					behind, _ := io.ReadAll(a)
+					server <- result{n, err, behind}
 				}()
 				c := Client{RequireEncryption: insist, Secrets: System}
 				n, err := c.Handshake(b)
@@ -234,6 +263,7 @@ func TestHandshake(t *testing.T) {
 				if (n.Cipher != nil) != sealed {
 					t.Errorf("encrypted: %t, want %t", n.Cipher != nil, sealed)
 				}
+				wantLastStep(t, s.n, s.behind)
 				talks(t, n, s.n.Cipher)
 			}
 		}
@@ -300,12 +330,14 @@ func handshakes(t *testing.T) map[string]struct {
 	in    []byte
 	parts []int // where in's parts start, each of which is read by itself
 	steps []step
+	limit int
 	run   func(conn io.ReadWriter) (Negotiated, error)
 } {
 	type handshake = struct {
 		in    []byte
 		parts []int
 		steps []step
+		limit int
 		run   func(conn io.ReadWriter) (Negotiated, error)
 	}
 	all := make(map[string]handshake)
@@ -314,14 +346,17 @@ func handshakes(t *testing.T) map[string]struct {
 		if sealed {
 			clientParts, serverParts = []int{0, 1, 98}, []int{0, 2, 99, 103}
 		}
-		all[fmt.Sprintf("server, sealed %t", sealed)] = handshake{clientSide(sealed), clientParts, serverSteps(sealed), func(conn io.ReadWriter) (Negotiated, error) {
+		all[fmt.Sprintf("server, sealed %t", sealed)] = handshake{clientSide(sealed), clientParts, serverSteps(sealed), 10, func(conn io.ReadWriter) (Negotiated, error) {
 			s := Server{Encrypt: sealed, MaxMsgSize: 10, Secrets: keys(fixedKey(serverKey))}
 			return s.Handshake(conn, admitAtOnce)
 		}}
-		all[fmt.Sprintf("client, sealed %t", sealed)] = handshake{serverSide(t, sealed, 10), serverParts, clientSteps(sealed), func(conn io.ReadWriter) (Negotiated, error) {
-			c := Client{Secrets: keys(fixedKey(clientKey))}
-			return c.Handshake(conn)
-		}}
+		for _, limit := range []int{10, 16} {
+			steps := clientSteps(sealed, limit)
+			all[fmt.Sprintf("client, sealed %t, limit %d", sealed, limit)] = handshake{serverSide(t, sealed, uint32(limit)), serverParts, steps, limit, func(conn io.ReadWriter) (Negotiated, error) {
+				c := Client{Secrets: keys(fixedKey(clientKey))}
+				return c.Handshake(conn)
+			}}
+		}
 	}
 	return all
 }
@@ -332,7 +367,7 @@ func TestPieces(t *testing.T) {
 		for _, pieces := range [][]byte{nil, {0}, {1}, {2, 0}, {50}} {
 			conn := &scriptedConn{in: slices.Concat(h.in, []byte("a frame")), pieces: pieces}
 			n, err := h.run(conn)
-			if err != nil || n.MaxMsgSize != 10 {
+			if err != nil || n.MaxMsgSize != h.limit {
 				t.Fatalf("%s, pieces %v: %d bytes (%v)", name, pieces, n.MaxMsgSize, err)
 			}
 			if string(conn.in) != "a frame" {
@@ -491,14 +526,17 @@ func TestClientRefuses(t *testing.T) {
 func TestAnnouncedLimits(t *testing.T) {
 	for _, sealed := range []bool{false, true} {
 		for announced, want := range map[uint32]int{
-			0: 0, 1: 1, 3 << 20: 3 << 20, MaxLimit - 1: MaxLimit - 1, MaxLimit: MaxLimit,
+			0: 0, 1: 1, 15: 15, 16: 16, 3 << 20: 3 << 20, MaxLimit - 1: MaxLimit - 1, MaxLimit: MaxLimit,
 			MaxLimit + 1: MaxLimit, 1 << 31: MaxLimit, 1<<32 - 1: MaxLimit,
 		} {
 			c := Client{Secrets: keys(fixedKey(clientKey))}
-			n, err := c.Handshake(&scriptedConn{in: serverSide(t, sealed, announced)})
+			conn := &scriptedConn{in: serverSide(t, sealed, announced)}
+			n, err := c.Handshake(conn)
 			if err != nil || n.MaxMsgSize != want {
 				t.Errorf("sealed %t, %d bytes announced: %d (%v), want %d", sealed, announced, n.MaxMsgSize, err, want)
 			}
+			conn.wantSteps(t, clientSteps(sealed, want))
+			wantLastStep(t, n, conn.writes[len(conn.writes)-1][1:])
 			var peer *Cipher
 			if sealed {
 				peer = fixedCipher(t, 2)
@@ -703,7 +741,11 @@ func FuzzClientHandshake(f *testing.F) {
 				t.Fatalf("answer %d", b)
 			}
 		} else {
-			conn.wantSteps(t, clientSteps(sealed)[:sent])
+			limit := 0
+			if want == nil {
+				limit = int(min(binary.BigEndian.Uint32(opens), MaxLimit))
+			}
+			conn.wantSteps(t, clientSteps(sealed, limit)[:sent])
 		}
 		if err != nil {
 			if n != (Negotiated{}) {
@@ -718,9 +760,10 @@ func FuzzClientHandshake(f *testing.F) {
 			t.Fatal("more was read than belongs to the handshake")
 		}
 		for i, w := range conn.writes {
-			if len(w) == 1 && w[0] != 0 {
+			if len(w) != publicKeySize && w[0] != 0 {
 				t.Fatalf("answer %d in step %d", w[0], i)
 			}
 		}
+		wantLastStep(t, n, conn.writes[sent-1][1:])
 	})
 }

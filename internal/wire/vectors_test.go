@@ -2,10 +2,13 @@ package wire
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"crypto/ecdh"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,9 +21,11 @@ type vectors struct {
 	MaxMsgSize       int      `json:"max_msg_size"`
 	ServerPrivateKey hexBytes `json:"server_private_key"`
 	ClientPrivateKey hexBytes `json:"client_private_key"`
+	AESKey           hexBytes `json:"aes_key"`
 	ServerPrefix     hexBytes `json:"server_nonce_prefix"`
 	ClientPrefix     hexBytes `json:"client_nonce_prefix"`
 	Steps            []vector `json:"steps"`
+	Early            []vector `json:"ignored_before_announcement"`
 	Ignored          []vector `json:"ignored"`
 	Rejected         []vector `json:"rejected"`
 	LeadingZero      *struct {
@@ -30,13 +35,36 @@ type vectors struct {
 	} `json:"leading_zero"`
 }
 
-// vector is what one end sends with one write.
+// vector is what one end sends with one write, unless SameWrite is set: a step of
+// the handshake, a message, or a control frame.
 type vector struct {
-	From string   `json:"from"` // server, client; none: either
-	What string   `json:"what"`
-	Type int      `json:"type"`
-	Data hexBytes `json:"data"` // of a message; nil: a step of the handshake
-	Hex  hexBytes `json:"hex"`
+	From      string   `json:"from"` // server, client; none: either
+	What      string   `json:"what"`
+	SameWrite bool     `json:"same_write"` // as the one before
+	Type      int      `json:"type"`       // of a message
+	Kind      Kind     `json:"kind"`       // of a control frame
+	Flags     uint8    `json:"flags"`
+	N         uint32   `json:"n"`
+	ID        uint64   `json:"id,string"`
+	Data      hexBytes `json:"data"` // of a message or a control frame
+	Hex       hexBytes `json:"hex"`
+}
+
+// handshakeStep reports whether v is a step of the handshake.
+func (v *vector) handshakeStep() bool { return v.Type == 0 && v.Kind == 0 }
+
+// plain is the frame before it is sealed, as a peer makes it.
+func (v *vector) plain() []byte {
+	data := []byte(v.Data)
+	switch v.Kind {
+	case 0:
+	case Announce:
+		data = fmt.Appendf(nil, "\x01ipc\x01\x00\x00\x00%s\x00\x00\x00\x00", binary.BigEndian.AppendUint32(nil, v.N))
+	default:
+		data = append([]byte{byte(v.Kind), v.Flags, 0, 0}, binary.BigEndian.AppendUint32(nil, v.N)...)
+		data = append(binary.BigEndian.AppendUint64(data, v.ID), v.Data...)
+	}
+	return plainFrame(uint32(v.Type), data)
 }
 
 type hexBytes []byte
@@ -48,7 +76,11 @@ func (b *hexBytes) UnmarshalText(text []byte) (err error) {
 
 // eachVectors runs test with each file, for both sides.
 func eachVectors(t *testing.T, test func(t *testing.T, v *vectors, side string)) {
-	for _, name := range []string{"plain.json", "encrypted.json"} {
+	eachVectorsOf(t, []string{"plain.json", "encrypted.json", "requests-plain.json", "requests-encrypted.json"}, test)
+}
+
+func eachVectorsOf(t *testing.T, names []string, test func(t *testing.T, v *vectors, side string)) {
+	for _, name := range names {
 		text, err := os.ReadFile(filepath.Join("..", "..", "testdata", "vectors", name))
 		if err != nil {
 			t.Fatal(err)
@@ -82,8 +114,15 @@ func (v *vectors) secrets(t *testing.T, side string, not ...[]byte) *Secrets {
 		}
 	}
 	s := keys(drawn...)
+	// In a session of a client that announces nothing, ours does it nevertheless:
+	// with a nonce of which the next one is again the first of the vectors.
+	last := side == "client" && len(v.Early) == 0
 	s.Nonce = func() (p [prefixSize]byte, count uint32) {
 		copy(p[:], prefix)
+		if last {
+			last = false
+			return p, 1<<32 - 1
+		}
 		return p, 0
 	}
 	return s
@@ -97,7 +136,11 @@ func (v *vectors) handshake(t *testing.T, side string, s *Secrets) Negotiated {
 	var want [][]byte
 	for _, v := range v.Steps {
 		switch {
-		case v.Data != nil:
+		case v.SameWrite && v.From == side:
+			last := len(want) - 1
+			want[last] = slices.Concat(want[last], v.Hex)
+			steps[last].size += len(v.Hex)
+		case !v.handshakeStep():
 		case v.From == side:
 			steps = append(steps, step{len(conn.in), len(v.Hex)})
 			want = append(want, v.Hex)
@@ -117,6 +160,11 @@ func (v *vectors) handshake(t *testing.T, side string, s *Secrets) Negotiated {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if side == "client" && len(v.Early) == 0 {
+		last := len(conn.writes) - 1
+		wantLastStep(t, n, conn.writes[last][1:])
+		conn.writes[last] = conn.writes[last][:1]
+	}
 	conn.wantSteps(t, steps)
 	if !slices.EqualFunc(conn.writes, want, bytes.Equal) {
 		t.Errorf("steps %x, want %x", conn.writes, want)
@@ -125,6 +173,41 @@ func (v *vectors) handshake(t *testing.T, side string, s *Secrets) Negotiated {
 		t.Errorf("negotiated %+v", n)
 	}
 	return n
+}
+
+// made is the plain frame of v as this package makes it.
+func (v *vector) made() []byte {
+	switch v.Kind {
+	case 0:
+		frame := make([]byte, HeaderSize)
+		PutHeader(frame, v.Type, len(v.Data))
+		return append(frame, v.Data...)
+	case Announce:
+		return Announcement()
+	}
+	frame := make([]byte, ControlHeaderSize)
+	PutControlHeader(frame, &Control{Kind: v.Kind, Flags: v.Flags, N: v.N, ID: v.ID}, len(v.Data))
+	return append(frame, v.Data...)
+}
+
+// wantParsed checks what this package makes of the frame that a peer has sent.
+func (v *vector) wantParsed(t *testing.T, d *Decoder) {
+	t.Helper()
+	msgType, data, size, err := d.Next(bytes.Clone(v.Hex))
+	if err != nil || msgType != v.Type || size != len(v.Hex) {
+		t.Errorf("%s: type %d, size %d (%v)", v.What, msgType, size, err)
+		return
+	}
+	if v.Kind == 0 {
+		if !bytes.Equal(data, v.Data) {
+			t.Errorf("%s: data %x", v.What, data)
+		}
+		return
+	}
+	c, err := ParseControl(data)
+	if err != nil || c.Kind != v.Kind || c.Flags != v.Flags || c.N != v.N || c.ID != v.ID || !bytes.Equal(c.Payload, v.Data) {
+		t.Errorf("%s: %+v (%v)", v.What, c, err)
+	}
 }
 
 // Each side makes the steps and frames of the vectors, to the byte, and
@@ -144,15 +227,14 @@ func TestVectors(t *testing.T) {
 			eachVectors(t, func(t *testing.T, v *vectors, side string) {
 				n := v.handshake(t, side, v.secrets(t, side))
 				d := Decoder(n)
-				messages := 0
+				frames := 0
 				for _, step := range v.Steps {
 					switch {
-					case step.Data == nil:
+					case step.handshakeStep():
 						continue
+					case step.SameWrite && step.From == side: // a part of the handshake
 					case step.From == side:
-						frame := make([]byte, HeaderSize)
-						PutHeader(frame, step.Type, len(step.Data))
-						frame = append(frame, step.Data...)
+						frame := step.made()
 						if n.Cipher != nil {
 							frame = seal(n.Cipher, frame)
 						}
@@ -160,25 +242,56 @@ func TestVectors(t *testing.T) {
 							t.Errorf("%s: %x, want %x", step.What, frame, step.Hex)
 						}
 					default:
-						msgType, data, size, err := d.Next(bytes.Clone(step.Hex))
-						if err != nil || msgType != step.Type || !bytes.Equal(data, step.Data) || size != len(step.Hex) {
-							t.Errorf("%s: type %d, data %x, size %d (%v)", step.What, msgType, data, size, err)
-						}
+						step.wantParsed(t, &d)
 					}
-					messages++
+					frames++
 				}
-				if messages == 0 {
-					t.Error("no messages in the vectors")
+				if frames == 0 {
+					t.Error("no frames in the vectors")
 				}
 			})
 		})
 	}
 }
 
+// What the vectors say about a frame is what its bytes are.
+func TestVectorsOfControlFrames(t *testing.T) {
+	eachVectors(t, func(t *testing.T, v *vectors, side string) {
+		var aead cipher.AEAD
+		if v.Encryption {
+			aead = refAEAD(t, v.AESKey)
+		}
+		nonces := make(map[string]bool)
+		for _, step := range slices.Concat(v.Steps, v.Early, v.Ignored, v.Rejected) {
+			if step.handshakeStep() || step.From != side {
+				continue
+			}
+			body := step.Hex[LengthSize:]
+			if binary.BigEndian.Uint32(step.Hex) != uint32(len(body)) {
+				t.Fatalf("%s: length %d, and %d bytes follow", step.What, binary.BigEndian.Uint32(step.Hex), len(body))
+			}
+			if aead != nil {
+				nonce := body[:nonceSize]
+				if nonces[string(nonce)] {
+					t.Errorf("%s: a nonce for the second time", step.What)
+				}
+				nonces[string(nonce)] = true
+				var err error
+				if body, err = aead.Open(nil, nonce, body[nonceSize:], nil); err != nil {
+					t.Fatalf("%s: %v", step.What, err)
+				}
+			}
+			if want := step.plain()[LengthSize:]; !bytes.Equal(body, want) {
+				t.Errorf("%s: %x, want %x", step.What, body, want)
+			}
+		}
+	})
+}
+
 // The frames that a receiver ignores are control frames, and those that it
 // rejects break the rules.
 func TestIgnoredAndRejectedVectors(t *testing.T) {
-	eachVectors(t, func(t *testing.T, v *vectors, side string) {
+	eachVectorsOf(t, []string{"plain.json", "encrypted.json"}, func(t *testing.T, v *vectors, side string) {
 		n := v.handshake(t, side, v.secrets(t, side))
 		d := Decoder(n)
 		ignored, rejected := 0, 0
@@ -187,9 +300,12 @@ func TestIgnoredAndRejectedVectors(t *testing.T) {
 				continue
 			}
 			ignored++
-			msgType, _, size, err := d.Next(bytes.Clone(frame.Hex))
+			msgType, data, size, err := d.Next(bytes.Clone(frame.Hex))
 			if msgType != ControlType || size != len(frame.Hex) || err != nil {
 				t.Errorf("%s: type %d, size %d (%v)", frame.What, msgType, size, err)
+			}
+			if c, err := ParseControl(data); c.Kind != 0 || err != nil {
+				t.Errorf("%s: kind %d (%v)", frame.What, c.Kind, err)
 			}
 		}
 		for _, frame := range v.Rejected {
@@ -209,11 +325,153 @@ func TestIgnoredAndRejectedVectors(t *testing.T) {
 	})
 }
 
+// refRequests is what PROTOCOL.md says about the control frames that one side
+// receives, as short as it can be said.
+type refRequests struct {
+	announced bool            // the peer
+	newest    [2]uint64       // id of a request, by the side that asks
+	open      map[uint64]bool // requests of the receiver without a final: whether parts are welcome
+	ended     map[uint64]bool // requests of the sender with a final
+}
+
+func newRefRequests() *refRequests {
+	return &refRequests{open: make(map[uint64]bool), ended: make(map[uint64]bool)}
+}
+
+const (
+	receiver = 0
+	sender   = 1
+)
+
+type verdict string
+
+const (
+	counts   verdict = "counts"
+	ignored  verdict = "ignored"
+	rejected verdict = "rejected"
+)
+
+// sent notes what the receiver has sent.
+func (r *refRequests) sent(c Control) {
+	if c.Kind == Request {
+		r.newest[receiver] = c.ID
+		r.open[c.ID] = c.Flags&PartsWelcome != 0
+	}
+	if c.Final() {
+		r.ended[c.ID] = true
+	}
+}
+
+// receive notes and judges what the receiver gets.
+func (r *refRequests) receive(data []byte) verdict {
+	c, err := ParseControl(data)
+	welcome, open := r.open[c.ID]
+	switch {
+	case !r.announced && c.Kind != Announce:
+		return ignored
+	case err != nil:
+		return rejected
+	}
+	switch c.Kind {
+	case Announce:
+		if r.announced {
+			return ignored
+		}
+		r.announced = true
+	case Request:
+		if c.ID <= r.newest[sender] {
+			return rejected
+		}
+		r.newest[sender] = c.ID
+	case Cancel:
+		switch {
+		case c.ID == 0 || c.ID > r.newest[sender]:
+			return rejected
+		case r.ended[c.ID]:
+			return ignored
+		}
+	case Part, Reply, Error:
+		switch {
+		case c.ID == 0 || c.ID > r.newest[receiver]:
+			return rejected
+		case !open:
+			return ignored
+		case c.Kind == Part && !welcome:
+			return rejected
+		case c.Final():
+			delete(r.open, c.ID)
+		}
+	default:
+		return ignored
+	}
+	return counts
+}
+
+// After the steps of a session with requests, of which each counts, the frames to
+// ignore and to reject are such by the rules of PROTOCOL.md.
+func TestVectorsOfRequests(t *testing.T) {
+	eachVectorsOf(t, []string{"requests-plain.json", "requests-encrypted.json"}, func(t *testing.T, v *vectors, side string) {
+		d := Decoder(v.handshake(t, side, v.secrets(t, side)))
+		receive := func(r *refRequests, frame vector, want verdict) {
+			t.Helper()
+			msgType, data, size, err := d.Next(bytes.Clone(frame.Hex))
+			if msgType != ControlType || size != len(frame.Hex) || err != nil {
+				t.Fatalf("%s: type %d, size %d (%v)", frame.What, msgType, size, err)
+			}
+			if got := r.receive(data); got != want {
+				t.Errorf("%s: %s, want %s", frame.What, got, want)
+			}
+		}
+		steps := newRefRequests()
+		for _, step := range v.Steps {
+			switch {
+			case step.Kind == 0:
+			case step.From == side:
+				c := Control{Kind: step.Kind, Flags: step.Flags, N: step.N, ID: step.ID}
+				if c.Final() && steps.ended[c.ID] {
+					t.Errorf("%s: a second final", step.What)
+				}
+				steps.sent(c)
+			default:
+				receive(steps, step, counts)
+			}
+		}
+		if _, open := steps.open[steps.newest[receiver]]; len(steps.open) != 1 || !open {
+			t.Errorf("open at the end: %v, want the newest, %d", steps.open, steps.newest[receiver])
+		}
+		if newest := steps.newest[sender]; steps.ended[newest] {
+			t.Errorf("the newest request, %d, is answered", newest)
+		}
+		for _, frame := range v.Early {
+			if side == "client" {
+				receive(newRefRequests(), frame, ignored)
+			}
+		}
+		seen := make(map[verdict]int)
+		each := func(frames []vector, want verdict) {
+			for _, frame := range frames {
+				if frame.From == side {
+					continue
+				}
+				after := *steps
+				after.open = maps.Clone(steps.open)
+				receive(&after, frame, want)
+				seen[want]++
+			}
+		}
+		each(v.Ignored, ignored)
+		each(v.Rejected, rejected)
+		if seen[ignored] == 0 || seen[rejected] == 0 || len(v.Early) == 0 {
+			t.Errorf("%v, %d before the announcement", seen, len(v.Early))
+		}
+	})
+}
+
 // A client does not use a key with which X begins with a zero, and draws the
 // next.
 func TestLeadingZeroVector(t *testing.T) {
 	eachVectors(t, func(t *testing.T, v *vectors, side string) {
-		if !v.Encryption || side != "client" {
+		if v.LeadingZero == nil || side != "client" {
 			return
 		}
 		zero := v.LeadingZero.ClientPrivateKey
@@ -231,7 +489,7 @@ func TestLeadingZeroVector(t *testing.T) {
 // A server does use such a key of a client: it hashes all of X.
 func TestServerHashesLeadingZeros(t *testing.T) {
 	eachVectors(t, func(t *testing.T, v *vectors, side string) {
-		if !v.Encryption || side != "server" {
+		if v.LeadingZero == nil || side != "server" {
 			return
 		}
 		zero, err := ecdh.P384().NewPrivateKey(v.LeadingZero.ClientPrivateKey)

@@ -1,0 +1,198 @@
+package ipc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// newAnswering returns a server that answers each request with its data.
+func newAnswering(t *testing.T) *Server {
+	return newServer(t, ServerConfig{MultiMode: true, Handler: func(_ *Server, m *Message) {
+		if m.IsRequest() {
+			m.Reply(m.MsgType, m.Data)
+		}
+	}})
+}
+
+// Calls of Request, and of Read beside them, hand the reader's role on to each
+// other, however each of them ends: the timer, after which the loop would read, is
+// an hour.
+func TestRequestsTakeTurns(t *testing.T) {
+	server := newAnswering(t)
+	client := newClientOf(t, server, ClientConfig{loopDelay: never})
+	ctx, cancel := context.WithCancel(t.Context())
+	var reads, requests sync.WaitGroup
+	for range 2 {
+		reads.Go(func() { // callers that come, wait for a moment, and leave
+			for ctx.Err() == nil {
+				if _, err := client.ReadTimed(rand.N(100*time.Microsecond), nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	inTime(t, "Request", func() {
+		for g := range 32 {
+			requests.Go(func() {
+				for i := range 300 {
+					want := fmt.Sprint(g, " ", i)
+					limit, stop := t.Context(), func() {}
+					if i%5 == 0 {
+						limit, stop = context.WithTimeout(limit, rand.N(200*time.Microsecond))
+					}
+					m, err := client.Request(limit, 1, []byte(want))
+					stop()
+					if err != nil && i%5 == 0 && errors.Is(err, context.DeadlineExceeded) {
+						continue
+					}
+					if err != nil || string(m.Data) != want {
+						t.Error(m, err)
+						return
+					}
+				}
+			})
+		}
+		requests.Wait()
+	})
+	cancel()
+	inTime(t, "ReadTimed", reads.Wait)
+	if !becomes(func() bool {
+		client.mu.Lock()
+		defer client.mu.Unlock()
+		return len(client.conn.exchange.calls) == 0 || client.conn.in.role != none
+	}) {
+		t.Error("places are taken by requests that have ended")
+	}
+}
+
+// A Request reads by itself, the announcement and the reply, also when the loop
+// has the role, or a caller of Read leaves it.
+func TestRequestReads(t *testing.T) {
+	server := newAnswering(t)
+	client := newClientOf(t, server, ClientConfig{loopDelay: never})
+	inTime(t, "the first Request", func() { wantReply(t, client) })
+	state(&client.session, func(r *reader) any {
+		r.idle = true
+		r.wakeLoop()
+		return nil
+	})
+	awaitRole(t, &client.session, loop)
+	inTime(t, "Request while the loop reads", func() { wantReply(t, client) })
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for {
+			if _, err := client.ReadContext(ctx); err != nil {
+				return
+			}
+		}
+	})
+	awaitRole(t, &client.session, caller)
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for range 100 {
+			wantReply(t, client)
+		}
+	})
+	cancel()
+	inTime(t, "Request beside a Read that leaves", func() { reading.Wait(); asking.Wait() })
+}
+
+func wantReply(t *testing.T, c *Client) {
+	t.Helper()
+	if m, err := c.Request(t.Context(), 3, []byte("data")); err != nil || m.MsgType != 3 || string(m.Data) != "data" {
+		t.Error(m, err)
+	}
+}
+
+// While the inbox is full no Request reads, and the one that waits does when there
+// is room.
+func TestRoomWakesARequest(t *testing.T) {
+	const unread = 40_000 // several reads bring more than there is room for
+	server := newServer(t, ServerConfig{})
+	client := newClientOf(t, server, ClientConfig{loopDelay: never})
+	go func() {
+		for {
+			m, err := server.Read()
+			if err != nil {
+				return
+			}
+			if m.IsRequest() {
+				for range unread {
+					server.Write(1, nil)
+				}
+				m.Reply(2, nil)
+			}
+		}
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	var requests sync.WaitGroup
+	requests.Go(func() {
+		if m, err := client.Request(t.Context(), 1, nil); err != nil || m.MsgType != 2 {
+			t.Error(m, err)
+		}
+	})
+	inTime(t, "a full inbox", func() {
+		for !becomes(func() bool { return state(&client.session, func(*reader) bool { return client.full }) }) {
+		}
+	})
+	gaveUp := make(chan struct{})
+	go func() { // another that waits, and gives up
+		defer close(gaveUp)
+		if _, err := client.Request(ctx, 1, nil); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrFull) {
+			t.Errorf("a Request that ends while the inbox is full: %v, want context.Canceled and ErrFull", err)
+		}
+	}()
+	for !becomes(func() bool {
+		client.mu.Lock()
+		defer client.mu.Unlock()
+		return len(client.asking.forReply.list) == 2
+	}) {
+	}
+	cancel()
+	inTime(t, "Request", func() {
+		<-gaveUp
+		for i := 0; i < unread; {
+			if m, err := client.Read(); err != nil {
+				t.Fatal(err)
+			} else if m.MsgType > 0 {
+				i++
+			}
+		}
+		requests.Wait()
+	})
+}
+
+// waiters is a list from which each goroutine is taken once, in no order.
+func TestWaiters(t *testing.T) {
+	var l waiters
+	var all []*waiter
+	for range 5 {
+		w := newWaiter()
+		all = append(all, &w)
+		l.add(&w)
+	}
+	l.remove(all[1])
+	l.remove(all[4])
+	all[2].wake()
+	all[2].wake() // it does not wait any more
+	for i, want := range []int{0, -1, -1, 1, -1} {
+		if w := all[i]; want >= 0 && (w.list != &l || l.list[w.index] != w) || want < 0 && w.list != nil {
+			t.Errorf("waiter %d: %+v", i, w)
+		}
+	}
+	l.wakeAll()
+	if l.woken != 3 || !l.empty() || slices.ContainsFunc(all, func(w *waiter) bool { return w.list != nil }) {
+		t.Errorf("%d woken, %d left", l.woken, len(l.list))
+	}
+	for _, i := range []int{0, 2, 3} {
+		<-all[i].woken
+	}
+}
