@@ -76,6 +76,7 @@ type language struct {
 	name        string
 	interpreter []string // where to look for it
 	script      string
+	driver      string   // in testdata: see language_requests_test.go
 	itself      []string // arguments with which it prints where it is
 	can         []string // arguments with which it shows that it can encrypt
 	sessions    int      // that take about as long as starting it
@@ -91,6 +92,7 @@ var languages = []*language{
 		name:        "node",
 		interpreter: []string{"node", "nodejs"},
 		script:      filepath.Join("..", "example", "node", "client.mjs"),
+		driver:      "requests.mjs",
 		itself:      []string{"--print", "process.execPath"},
 		can:         []string{"--eval", "import('node:crypto')"},
 		sessions:    20,
@@ -99,6 +101,7 @@ var languages = []*language{
 		name:        "python",
 		interpreter: []string{"python3", "/usr/bin/python3", "python"},
 		script:      filepath.Join("..", "example", "python", "client.py"),
+		driver:      "requests.py",
 		itself:      []string{"-c", "import sys; print(sys.executable)"},
 		can:         []string{"-c", "import cryptography"},
 		sessions:    10,
@@ -149,6 +152,7 @@ func (g *language) look() {
 type foreign struct {
 	t    *testing.T
 	name string
+	cmd  *exec.Cmd
 	wait func() error
 	out  strings.Builder
 }
@@ -234,13 +238,14 @@ func (v *visit) server(inTheMiddle func()) *ipc.Server {
 // client starts the example client.
 func (v *visit) client(args ...string) *foreign {
 	v.t.Helper()
-	c := &foreign{t: v.t, name: v.name + " " + strings.Join(args, " ")}
-	args = append([]string{v.script, "--path", v.route.path()}, args...)
-	if v.encrypted {
-		args = append(args, "--encrypted")
-	}
-	cmd := exec.Command(v.interpreter, args...)
-	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	return v.run(v.script, args...)
+}
+
+// run starts a script.
+func (v *visit) run(script string, args ...string) *foreign {
+	v.t.Helper()
+	cmd := v.command(script, args...)
+	c := &foreign{t: v.t, name: v.name + " " + strings.Join(args, " "), cmd: cmd}
 	cmd.Stdout, cmd.Stderr = &c.out, &c.out
 	noError(v.t, "starting "+v.name, cmd.Start())
 	c.wait = background(cmd.Wait)
@@ -249,6 +254,17 @@ func (v *visit) client(args ...string) *foreign {
 		c.wait()
 	})
 	return c
+}
+
+// command runs a script against the server.
+func (v *visit) command(script string, args ...string) *exec.Cmd {
+	args = append([]string{script, "--path", v.route.path()}, args...)
+	if v.encrypted {
+		args = append(args, "--encrypted")
+	}
+	cmd := exec.Command(v.interpreter, args...)
+	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	return cmd
 }
 
 // withEncryption is a tweak.
@@ -289,6 +305,34 @@ func TestLanguagesEcho(t *testing.T) {
 		}
 		if !eventually(func() bool { return server.Stats() == want }) {
 			t.Errorf("Stats() = %+v, want %+v", server.Stats(), want)
+		}
+	})
+}
+
+// Clients in other languages make as many requests as they like, which the server
+// answers with what they answer to the same request of its own.
+func TestLanguagesRequest(t *testing.T) {
+	parallel(t)
+	eachDriver(t, func(t *testing.T, v *visit) {
+		v.startServer(func(s *ipc.ServerConfig, _ *ipc.ClientConfig) {
+			s.Handler = func(peer *ipc.Server, m *ipc.Message) {
+				if !m.IsRequest() {
+					return
+				}
+				m = m.Clone()
+				go func() {
+					reply, err := peer.Request(m.Context(), m.MsgType, m.Data)
+					if err != nil {
+						m.ReplyError(1, err.Error())
+						return
+					}
+					m.Reply(reply.MsgType, reply.Data)
+				}()
+			}
+		})
+		for _, r := range []struct{ size, count int }{{0, 1}, {64, 1200}, {1 << 20, 5}} {
+			client := v.client("--request", fmt.Sprint(r.size), "--count", fmt.Sprint(r.count), "--timeout", "100")
+			client.wantOK(fmt.Sprintf("%d requests of %d bytes, %d answered", r.count, r.size, r.count))
 		}
 	})
 }

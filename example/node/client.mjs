@@ -1,6 +1,7 @@
 // Talks to a golang-ipc server. Without --echo it greets the server once a
-// second and shows what comes back, until Ctrl-C, across restarts of the server.
-// With --echo it checks a server that sends every message back, and exits.
+// second, shows what comes back and answers requests, until Ctrl-C, across
+// restarts of the server. With --echo and --request it checks a server that sends
+// everything back, and exits.
 
 import { randomBytes } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,12 +13,14 @@ const USAGE = `usage: node client.mjs [options]
   --name NAME      name of the server (example)
   --path PATH      its socket, instead of /tmp/NAME.sock
   --encrypted      refuse a server that does not encrypt
-  --timeout S      seconds to wait for a connection or an echo
-                   (30 with --echo, else for ever)
+  --timeout S      seconds to wait for a connection, an echo or a reply
+                   (30 with what follows, else for ever)
 
-against a server that sends every message back:
+against a server that sends everything back:
 
   --echo SIZE      send messages of SIZE random bytes and check the echoes
+  --request SIZE   make requests with SIZE random bytes, all at once, and check
+                   the replies
   --count N        how many, in each session (1)
   --sessions N     sessions, each with a connection of its own (1)
   --reconnect      send numbered messages until the server was restarted and
@@ -28,28 +31,33 @@ const ECHO_TYPE = 5;
 const SEND_EVERY = 1; // milliseconds, with --reconnect
 
 function parse() {
-  const { values } = parseArgs({
+  const { values: given } = parseArgs({
     options: {
-      name: { type: 'string', default: 'example' },
+      name: { type: 'string' },
       path: { type: 'string' },
-      encrypted: { type: 'boolean', default: false },
+      encrypted: { type: 'boolean' },
       timeout: { type: 'string' },
       echo: { type: 'string' },
-      count: { type: 'string', default: '1' },
-      sessions: { type: 'string', default: '1' },
-      reconnect: { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false },
+      request: { type: 'string' },
+      count: { type: 'string' },
+      sessions: { type: 'string' },
+      reconnect: { type: 'boolean' },
+      help: { type: 'boolean' },
     },
   });
+  // parseArgs knows defaults since Node 18.11 only.
+  const values = { name: 'example', count: '1', sessions: '1', ...given };
   const number = (name, min) => {
     const n = Number(values[name]);
     if (!/^\d+$/.test(values[name]) || n < min) throw new Error(`--${name} needs a number of ${min} or more`);
     return n;
   };
-  const isTest = values.echo !== undefined || values.reconnect;
+  const isTest = values.echo !== undefined || values.request !== undefined || values.reconnect;
   if (values.timeout === undefined) values.timeout = isTest ? 30_000 : 0;
   else values.timeout = 1000 * number('timeout', 0);
-  if (values.echo !== undefined) values.echo = number('echo', 0);
+  for (const name of ['echo', 'request']) {
+    if (values[name] !== undefined) values[name] = number(name, 0);
+  }
   values.count = number('count', 1);
   values.sessions = number('sessions', 1);
   return values;
@@ -85,6 +93,31 @@ async function echo(options) {
   }
   const seconds = ((performance.now() - started) / 1000).toFixed(2);
   return `ok: ${sessions} sessions, ${sessions * count} echoes of ${size} bytes, ${seconds} s`;
+}
+
+/** Makes requests, and meanwhile sends back what the server asks. */
+async function request(options) {
+  const { request: size, count, timeout } = options;
+  let answered = 0;
+  const client = newClient(options, {
+    reconnect: false,
+    onrequest: async (asked) => {
+      await asked.reply(asked.type, asked.data);
+      answered++;
+    },
+  });
+  client.resume(); // what comes besides is of no use here, and would hold up the replies
+  await client.connect();
+  const signal = timeout ? AbortSignal.timeout(timeout) : undefined;
+  const ask = async (_, i) => {
+    const data = randomBytes(size);
+    const reply = await client.request(ECHO_TYPE, data, { signal });
+    if (reply.type !== ECHO_TYPE) throw new Error(`request ${i + 1}: type ${reply.type} came back for ${ECHO_TYPE}`);
+    if (!data.equals(reply.data)) throw new Error(`request ${i + 1}: not the ${size} bytes that were sent`);
+  };
+  await Promise.all(Array.from({ length: count }, ask));
+  await client.close();
+  return `ok: ${count} requests of ${size} bytes, ${answered} answered`;
 }
 
 /**
@@ -157,7 +190,12 @@ function receiver(client, milliseconds) {
 }
 
 async function chat(options) {
-  const client = newClient(options);
+  const client = newClient(options, {
+    onrequest: async (request) => {
+      console.log(`asked type ${request.type}: ${request.data}`);
+      await request.reply(request.type, `you asked ${request.data}`);
+    },
+  });
   client.on('retry', (reason) => console.log(`waiting for the server: ${reason.message}`));
   client.on('disconnect', (reason) => console.log(`disconnected: ${reason.message}`));
   client.on('connect', ({ encrypted, maxMsgSize }) => {
@@ -188,6 +226,7 @@ try {
   const options = parse();
   if (options.help) console.log(USAGE);
   else if (options.reconnect) console.log(await reconnect(options));
+  else if (options.request !== undefined) console.log(await request(options));
   else if (options.echo !== undefined) console.log(await echo(options));
   else await chat(options);
 } catch (error) {

@@ -1,13 +1,14 @@
 """Talks to a golang-ipc server.
 
-Without --echo it greets the server once a second and shows what comes back,
-until Ctrl-C, across restarts of the server. With --echo it checks a server that
-sends every message back, and exits: with 0 if all is well, 2 if encryption is
-not available, and 1 otherwise.
+Without --echo it greets the server once a second, shows what comes back and
+answers requests, until Ctrl-C, across restarts of the server. With --echo and
+--request it checks a server that sends everything back, and exits: with 0 if all
+is well, 2 if encryption is not available, and 1 otherwise.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
 import struct
 import sys
@@ -34,18 +35,21 @@ def parse():
     parser.add_argument("--encrypted", action="store_true", help="refuse a server that does not encrypt")
     parser.add_argument(
         "--timeout", type=at_least(0), metavar="S",
-        help="seconds to wait for a connection or an echo (30 with --echo, else for ever)",
+        help="seconds to wait for a connection, an echo or a reply (30 with what follows, else for ever)",
     )
-    tests = parser.add_argument_group("against a server that sends every message back")
+    tests = parser.add_argument_group("against a server that sends everything back")
     tests.add_argument("--echo", type=at_least(0), metavar="SIZE",
                        help="send messages of SIZE random bytes and check the echoes")
+    tests.add_argument("--request", type=at_least(0), metavar="SIZE",
+                       help="make requests with SIZE random bytes, all at once, and check the replies")
     tests.add_argument("--count", type=at_least(1), metavar="N", default=1, help="how many, in each session (1)")
     tests.add_argument("--sessions", type=at_least(1), metavar="N", default=1,
                        help="sessions, each with a connection of its own (1)")
     tests.add_argument("--reconnect", action="store_true",
                        help="send numbered messages until the server was restarted and N echoes have come after that")
     options = parser.parse_args()
-    if options.timeout is None and (options.echo is not None or options.reconnect):
+    is_test = options.echo is not None or options.request is not None or options.reconnect
+    if options.timeout is None and is_test:
         options.timeout = 30
     return options
 
@@ -88,6 +92,33 @@ async def echo(options):
             await asyncio.gather(send(), check())
     seconds = time.monotonic() - started
     return f"ok: {options.sessions} sessions, {options.sessions * count} echoes of {size} bytes, {seconds:.2f} s"
+
+
+async def request(options):
+    """Makes requests, and meanwhile sends back what the server asks."""
+    size, count = options.request, options.count
+    data = os.urandom(size + count)
+    answered = 0
+    async with new_client(options, reconnect=False) as client:
+
+        async def ask(i):
+            reply = await client.request(ECHO_TYPE, data[i : i + size], options.timeout or None)
+            if reply.type != ECHO_TYPE:
+                raise Mismatch(f"request {i + 1}: type {reply.type} came back for {ECHO_TYPE}")
+            if reply.data != data[i : i + size]:
+                raise Mismatch(f"request {i + 1}: not the {size} bytes that were sent")
+
+        async def answer():
+            nonlocal answered
+            async for message in client:
+                if message.is_request:
+                    await message.reply(message.type, message.data)
+                    answered += 1
+
+        answering = asyncio.create_task(answer())
+        await asyncio.gather(*map(ask, range(count)))
+    await answering
+    return f"ok: {count} requests of {size} bytes, {answered} answered"
 
 
 async def reconnect(options):
@@ -165,7 +196,11 @@ async def chat(options):
 
     async def show():
         async for message in client:
-            print(f"received type {message.type}: {message.data.decode(errors='replace')}", flush=True)
+            text = message.data.decode(errors="replace")
+            print(f"received type {message.type}: {text}", flush=True)
+            if message.is_request:
+                with contextlib.suppress(OSError, IpcError):  # the server may have lost interest
+                    await message.reply(message.type, f"you asked {text}".encode())
 
     client = new_client(options, on_status=on_status)
     async with client:
@@ -177,6 +212,8 @@ def main():
     try:
         if options.reconnect:
             print(asyncio.run(reconnect(options)))
+        elif options.request is not None:
+            print(asyncio.run(request(options)))
         elif options.echo is not None:
             print(asyncio.run(echo(options)))
         else:

@@ -1,7 +1,7 @@
 // Command server answers any number of clients. Start it and example/client in
 // two terminals, in either order, and stop either of them with Ctrl-C or with
 // kill -9: the other one goes on when it is back. With -echo it sends every
-// message back as it came.
+// message, and the data of every request, back as it came.
 package main
 
 import (
@@ -57,7 +57,7 @@ func answer(client *ipc.Server, m *ipc.Message) {
 		return
 	}
 	fmt.Printf("client %d says: %s\n", client.ClientID(), m.Data)
-	if err := client.Write(m.MsgType, fmt.Appendf(nil, "you said %q", m.Data)); err != nil {
+	if err := respond(client, m, fmt.Appendf(nil, "you said %q", m.Data)); err != nil {
 		fmt.Println("no answer:", err)
 	}
 }
@@ -67,9 +67,18 @@ func sendBack(client *ipc.Server, m *ipc.Message) {
 	if isEvent(client, m) {
 		return
 	}
-	if err := client.Write(m.MsgType, m.Data); err != nil {
+	if err := respond(client, m, m.Data); err != nil {
 		fmt.Println("no echo:", err)
 	}
+}
+
+// respond replies to a request, and sends a message for a message, of the same
+// type.
+func respond(client *ipc.Server, m *ipc.Message, data []byte) error {
+	if m.IsRequest() {
+		return m.Reply(m.MsgType, data)
+	}
+	return client.Write(m.MsgType, data)
 }
 
 // isEvent reports whether m is an event, and prints it if so.
