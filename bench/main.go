@@ -191,10 +191,7 @@ func (b *bench) choose(all []workload) {
 	for _, w := range all {
 		if b.run.matches(w.id) {
 			b.workloads = append(b.workloads, w)
-			b.report.Results = append(b.report.Results, result{
-				ID: w.id, Label: w.label, Kind: w.spec.Kind, Size: w.spec.Size,
-				Clients: w.spec.Clients, Handler: w.spec.Handler, Runs: map[string][]run{},
-			})
+			b.report.Results = append(b.report.Results, newResult(w))
 		}
 	}
 }

@@ -62,7 +62,7 @@ func (m *measurement) run() error {
 			return err
 		case e.event.Begun:
 			err = server.order(harness.OrderBegin)
-		case e.from == client && m.spec.Kind == harness.RoundTrip:
+		case e.from == client && m.spec.Calls():
 			results[client] = e.event.Result
 			err = server.order(harness.OrderEnd)
 		default:
@@ -107,8 +107,9 @@ func (m *measurement) check(client, server *harness.Result) error {
 		return compare(server, client)
 	case m.spec.OneWay():
 		return compare(client, server)
-	case m.spec.Kind == harness.RoundTrip:
+	case m.spec.Calls():
 		server.Metrics[harness.AllocAns] /= float64(client.Messages)
+		server.Metrics[harness.AllocAll] = server.Metrics[harness.AllocAns] + client.Metrics[harness.AllocAsk]
 	}
 	return nil
 }

@@ -67,6 +67,9 @@ func (s *oursServer) called(from *ipc.Server, m *ipc.Message) {
 }
 
 func (s *oursServer) Echo() error {
+	if s.spec.Kind == harness.Request {
+		return s.each(func(_ *ipc.Server, m *ipc.Message) { _ = m.Reply(m.MsgType, m.Data) })
+	}
 	return s.each(func(from *ipc.Server, m *ipc.Message) {
 		// A client that left meanwhile is no concern of the others.
 		_ = from.Write(m.MsgType, m.Data)
@@ -149,6 +152,14 @@ func (c *oursClient) Call(p []byte) ([]byte, error) {
 		return nil, err
 	}
 	return c.Receive()
+}
+
+func (c *oursClient) Ask(p []byte) ([]byte, error) {
+	m, err := c.c.Request(context.Background(), 1, p)
+	if err != nil {
+		return nil, err
+	}
+	return m.Data, nil
 }
 
 func (c *oursClient) Receive() ([]byte, error) {

@@ -28,8 +28,16 @@ type result struct {
 	Kind      harness.Kind
 	Size      int
 	Clients   int
+	Callers   int `json:",omitempty"` // on each connection
 	Handler   bool
 	Runs      map[string][]run // for each contestant, one a round
+}
+
+func newResult(w workload) result {
+	return result{
+		ID: w.id, Label: w.label, Kind: w.spec.Kind, Size: w.spec.Size, Clients: w.spec.Clients,
+		Callers: w.spec.Callers, Handler: w.spec.Handler, Runs: map[string][]run{},
+	}
 }
 
 // run is one measurement.

@@ -87,7 +87,7 @@ func TestTargetsExist(t *testing.T) {
 			t.Errorf("%s does not take part in %s", target.against, w.id)
 		}
 		found := false
-		for _, m := range metrics(result{ID: w.id, Kind: w.spec.Kind, Size: w.spec.Size, Clients: w.spec.Clients, Handler: w.spec.Handler}) {
+		for _, m := range metrics(newResult(w)) {
 			found = found || m.key == target.metric
 		}
 		if !found {
@@ -100,7 +100,7 @@ func TestTargetsExist(t *testing.T) {
 func TestHighlightsExist(t *testing.T) {
 	rows := map[string]bool{}
 	for _, w := range workloads(fullScale) {
-		for _, m := range metrics(result{ID: w.id, Kind: w.spec.Kind, Size: w.spec.Size, Clients: w.spec.Clients, Handler: w.spec.Handler}) {
+		for _, m := range metrics(newResult(w)) {
 			rows[w.id+" "+m.key] = true
 		}
 	}

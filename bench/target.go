@@ -30,6 +30,12 @@ var targets = []target{
 	{workload: "roundtrip/64B/busypoll", metric: harness.P50, against: plain, atMost: true, limit: 0.35},
 	{workload: "roundtrip/16KB", metric: harness.P50, against: plain, atMost: true, limit: 1.15},
 
+	{workload: "request/64B", metric: harness.P50, against: plain, atMost: true, limit: 1.25},
+	{workload: "request/64B", metric: harness.P50, against: netRPC, atMost: true, limit: 0.5},
+	{workload: "request/64B", metric: harness.P50, against: grpcName, atMost: true, limit: 0.4},
+	{workload: "request/64B/64", metric: harness.Rate, against: netRPC, limit: 5},
+	{workload: "request/64B/64", metric: harness.Rate, against: grpcName, limit: 10},
+
 	{workload: "stream/64B", metric: harness.Rate, against: buffered, limit: 0.45},
 	{workload: "stream/64B", metric: harness.Rate, against: zeroMQ, limit: 3},
 	{workload: "stream/64B", metric: harness.Rate, against: grpcName, limit: 6},
@@ -59,6 +65,7 @@ var targets = []target{
 	{workload: "stream/64B", metric: harness.AllocIn, atMost: true, limit: 0.1},
 	{workload: "stream/64B/handler", metric: harness.AllocIn, atMost: true, limit: none},
 	{workload: "roundtrip/64B/handler", metric: harness.AllocAns, atMost: true, limit: none},
+	{workload: "request/64B", metric: harness.AllocAll, atMost: true, limit: 6},
 }
 
 // verdict is how ours stands to a target, or only to a reference.

@@ -23,6 +23,11 @@ func alone(c contestant) bool           { return c.name == ours }
 func references(c contestant) bool      { return c.name == ours || c.name == plain }
 func sockets(c contestant) bool         { return references(c) || c.name == buffered }
 
+func asking(c contestant) bool { return c.asks }
+
+// askingOrPlain also has the plain sockets, on which a round trip is all there is.
+func askingOrPlain(c contestant) bool { return c.asks || c.name == plain }
+
 // encrypting also has the references, which do not encrypt: they say what it
 // costs.
 func encrypting(c contestant) bool { return c.encrypts || sockets(c) }
@@ -56,6 +61,9 @@ const crowdTime = 3
 // talkers are how many clients are in conversation at once.
 const talkers = 64
 
+// askers are how many goroutines ask at once on one connection.
+const askers = 64
+
 // list is the workloads, in the order of the table.
 type list struct {
 	scale
@@ -79,6 +87,7 @@ func workloads(s scale) []workload {
 	for _, size := range []int{smallest, 1 << 10, 16 << 10, 256 << 10} {
 		l.roundTrips(size)
 	}
+	l.requests()
 	for _, size := range []int{smallest, 1 << 10, 64 << 10, 1 << 20} {
 		l.streams(size)
 	}
@@ -111,6 +120,14 @@ func (l *list) roundTrips(size int) {
 		spec.Encrypted = true
 		l.add(id+"/encrypted", label+", encrypted", spec, encrypting)
 	}
+}
+
+func (l *list) requests() {
+	spec := harness.Spec{Kind: harness.Request, MultiMode: true, Handler: true}
+	id, label := "request/"+sizeID(smallest), "Request "+sizeLabel(smallest)
+	l.add(id, label, spec, askingOrPlain)
+	spec.Callers = askers
+	l.add(fmt.Sprintf("%s/%d", id, askers), label+", "+plural(askers, "goroutine")+" on one connection", spec, asking)
 }
 
 func (l *list) streams(size int) {
@@ -204,6 +221,15 @@ func metrics(w result) []metric {
 			rows = append(rows, metric{harness.AllocAns, "allocations an answer", "", 1, true})
 		}
 		return rows
+	case harness.Request:
+		times := []metric{{harness.P50, "p50", "µs", 1e6, true}, {harness.P99, "p99", "µs", 1e6, true}}
+		if w.Callers > 1 {
+			return append([]metric{{harness.Rate, "all together", "k/s", 1e-3, false}}, times...)
+		}
+		return append(times,
+			metric{harness.AllocAsk, "allocations to ask", "", 1, true},
+			metric{harness.AllocAns, "allocations to answer", "", 1, true},
+			metric{harness.AllocAll, "allocations a call, both sides", "", 1, true})
 	case harness.Connect:
 		return []metric{{harness.Rate, "", "k/s", 1e-3, false}}
 	case harness.Broadcast:

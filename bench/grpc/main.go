@@ -14,8 +14,9 @@ import (
 
 func main() { harness.Program(peer) }
 
-// peer is one bidirectional stream for each client, with a codec that leaves
-// the bytes alone: gRPC without the cost of protobuf, in its default settings.
+// peer is one bidirectional stream for each client, or unary calls where there are
+// requests, with a codec that leaves the bytes alone: gRPC without the cost of
+// protobuf, in its default settings.
 var peer = harness.Peer{
 	Name:   "gRPC",
 	Module: "google.golang.org/grpc",
@@ -32,6 +33,9 @@ var peer = harness.Peer{
 			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(rawCodec{}), grpc.WaitForReady(true)))
 		if err != nil {
 			return nil, err
+		}
+		if s.Kind == harness.Request {
+			return &grpcClient{conn: conn}, nil
 		}
 		stream, err := conn.NewStream(context.Background(), &grpcStream, grpcMethod)
 		if err != nil {
@@ -70,7 +74,18 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 const (
 	grpcService = "bench.Bench"
 	grpcMethod  = "/bench.Bench/Messages"
+	grpcUnary   = "/bench.Bench/Answer"
 )
+
+// grpcAnswer answers a request with itself.
+var grpcAnswer = grpc.MethodDesc{
+	MethodName: "Answer",
+	Handler: func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+		m := new(rawMessage)
+		err := decode(m)
+		return m, err
+	},
+}
 
 var grpcStream = grpc.StreamDesc{StreamName: "Messages", ServerStreams: true, ClientStreams: true}
 
@@ -104,6 +119,7 @@ func (s grpcServer) serve(handle func(grpc.ServerStream, *rawMessage) error) err
 	srv.RegisterService(&grpc.ServiceDesc{
 		ServiceName: grpcService,
 		HandlerType: (*any)(nil),
+		Methods:     []grpc.MethodDesc{grpcAnswer},
 		Streams:     []grpc.StreamDesc{stream},
 	}, nil)
 	return srv.Serve(s.ln)
@@ -111,7 +127,7 @@ func (s grpcServer) serve(handle func(grpc.ServerStream, *rawMessage) error) err
 
 type grpcClient struct {
 	conn    *grpc.ClientConn
-	stream  grpc.ClientStream
+	stream  grpc.ClientStream // nil where there are requests
 	out, in rawMessage
 }
 
@@ -128,6 +144,12 @@ func (c *grpcClient) Call(p []byte) ([]byte, error) {
 	}
 	err := c.stream.RecvMsg(&c.in)
 	return c.in.data, err
+}
+
+func (c *grpcClient) Ask(p []byte) ([]byte, error) {
+	var answer rawMessage
+	err := c.conn.Invoke(context.Background(), grpcUnary, &rawMessage{p}, &answer)
+	return answer.data, err
 }
 
 func (c *grpcClient) Close() error { return c.conn.Close() }

@@ -36,9 +36,9 @@ func dialAll(p Peer, spec *Spec, n int) ([]Client, error) {
 	return clients, errors.Join(errs...)
 }
 
-// each runs f for every client, in a goroutine of its own if there are more
-// than one, and returns the first error.
-func each(clients []Client, f func(i int, c Client) error) error {
+// each runs f for every client, or whatever else there is one of for each, in a
+// goroutine of its own if there are more than one, and returns the first error.
+func each[C any](clients []C, f func(i int, c C) error) error {
 	if len(clients) == 1 {
 		return f(0, clients[0])
 	}

@@ -15,10 +15,11 @@ import (
 type Kind string
 
 // The kinds of measurement. Messages go from the client process to the server
-// process, but for Broadcast; in RoundTrip and Connect the server answers each
-// with itself.
+// process, but for Broadcast; in RoundTrip, Request and Connect the server answers
+// each with itself.
 const (
 	RoundTrip Kind = "roundtrip" // every client waits for its answer before it sends again
+	Request   Kind = "request"   // the same by requests, where the library has them
 	Stream    Kind = "stream"    // every client sends as fast as it is let
 	Connect   Kind = "connect"   // connect, one round trip, close; one after another
 	Idle      Kind = "idle"      // every client sends one message and stays
@@ -31,6 +32,7 @@ type Spec struct {
 	Kind      Kind
 	Size      int // bytes of one message
 	Clients   int // connections that the client process uses
+	Callers   int // goroutines that call at once on each of them; 0 is one
 	Beside    int // connections that it opens as well, for one round trip, and leaves idle
 	MultiMode bool
 	Handler   bool // the server is called with each message instead of reading it
@@ -44,6 +46,9 @@ type Spec struct {
 
 // Path is where the socket of the measurement goes.
 func (s *Spec) Path() string { return filepath.Join(s.Dir, s.Name+".sock") }
+
+// Calls reports whether the workload is calls that are timed.
+func (s *Spec) Calls() bool { return s.Kind == RoundTrip || s.Kind == Request }
 
 // OneWay reports whether nothing is answered. Some libraries have other sockets
 // for that.
@@ -60,7 +65,7 @@ type Peer struct {
 // Server is the receiving end, listening already. Echo or Sink is called, once,
 // and runs until the process ends.
 type Server interface {
-	// Echo answers each message with itself.
+	// Echo answers each message, or request, with itself.
 	Echo() error
 
 	// Sink hands over each message. It may call sink from many goroutines, but
@@ -85,6 +90,13 @@ type Receiver interface {
 	// Receive waits for a message, which the caller may change, and which is
 	// valid until the next call.
 	Receive() ([]byte, error)
+}
+
+// Asker is a Client of a library that has requests.
+type Asker interface {
+	// Ask sends a request and waits for the reply, which belongs to the caller. Any
+	// number of goroutines may do so at once.
+	Ask(p []byte) ([]byte, error)
 }
 
 // Client is the sending end, connected already. It is used by one goroutine.
@@ -117,7 +129,9 @@ const (
 	Fairness = "fairness" // messages of the slowest client for one of the fastest
 	AllocOut = "allocout" // allocations for each message in the sending process
 	AllocIn  = "allocin"  // the same in the receiving process
-	AllocAns = "allocans" // allocations for each round trip in the process that answers
+	AllocAsk = "allocask" // allocations for each call in the process that calls
+	AllocAns = "allocans" // the same in the process that answers
+	AllocAll = "allocall" // the same in both together
 	CPUOut   = "cpuout"   // CPU seconds for each message in the sending process
 	CPUIn    = "cpuin"    // the same in the receiving process
 	RSS      = "rss"      // resident bytes of the server process for each client

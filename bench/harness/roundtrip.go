@@ -2,13 +2,30 @@ package harness
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 )
 
-// roundTrips lets every client call as often as it can in the time, and takes
+// call sends a message and returns the answer.
+type call func(p []byte) ([]byte, error)
+
+// callers returns what each of the callers on a client calls.
+func callers(c Client, spec *Spec) ([]call, error) {
+	one := c.Call
+	if spec.Kind == Request {
+		if a, ok := c.(Asker); ok {
+			one = a.Ask
+		} else if spec.Callers > 1 {
+			return nil, errors.New("its clients take one call at a time")
+		}
+	}
+	return slices.Repeat([]call{one}, max(spec.Callers, 1)), nil
+}
+
+// roundTrips lets every caller call as often as it can in the time, and takes
 // the time of each call. It calls begun when the warm-up is over.
 func roundTrips(p Peer, spec *Spec, begun func()) (*Result, error) {
 	var err error
@@ -24,28 +41,43 @@ func roundTrips(p Peer, spec *Spec, begun func()) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	var all []call
+	for _, c := range clients {
+		calls, err := callers(c, spec)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, calls...)
+	}
 	var once sync.Once
-	took := make([][]time.Duration, len(clients))
+	var before cost
+	first := func() {
+		begun()
+		before = costNow()
+	}
+	took := make([][]time.Duration, len(all))
 	warm := time.Now().Add(spec.Warmup)
 	end := warm.Add(spec.Measure)
-	err = each(clients, func(i int, c Client) error {
+	err = each(all, func(i int, c call) error {
 		var err error
-		took[i], err = callUntil(c, i, spec.Size, warm, end, func() { once.Do(begun) })
+		took[i], err = callUntil(c, i, spec.Size, warm, end, func() { once.Do(first) })
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := slices.Concat(took...)
-	slices.Sort(all)
-	n := uint64(len(all))
+	used := costNow().since(before)
+	sorted := slices.Concat(took...)
+	slices.Sort(sorted)
+	n := uint64(len(sorted))
 	return &Result{
 		Messages: n,
 		Bytes:    n * uint64(spec.Size),
 		Metrics: map[string]float64{
-			P50:  Quantile(all, 0.50).Seconds(),
-			P99:  Quantile(all, 0.99).Seconds(),
-			Rate: float64(n) / spec.Measure.Seconds(),
+			P50:      Quantile(sorted, 0.50).Seconds(),
+			P99:      Quantile(sorted, 0.99).Seconds(),
+			Rate:     float64(n) / spec.Measure.Seconds(),
+			AllocAsk: used.allocs / float64(n),
 		},
 	}, nil
 }
@@ -53,12 +85,12 @@ func roundTrips(p Peer, spec *Spec, begun func()) (*Result, error) {
 // callUntil returns what the calls took that began between warm and end. On a
 // machine that is too busy for one in that time it goes on for one more. Before
 // the first of them it calls begun.
-func callUntil(c Client, client, size int, warm, end time.Time, begun func()) ([]time.Duration, error) {
+func callUntil(c call, caller, size int, warm, end time.Time, begun func()) ([]time.Duration, error) {
 	took := make([]time.Duration, 0, 1024)
 	p := make([]byte, size)
 	warmed := false
 	for number := uint64(0); ; number++ {
-		stamp(p, measured, client, number)
+		stamp(p, measured, caller, number)
 		start := time.Now()
 		if !warmed && start.After(warm) {
 			warmed = true
@@ -68,7 +100,7 @@ func callUntil(c Client, client, size int, warm, end time.Time, begun func()) ([
 		if start.After(end) && len(took) > 0 {
 			return took, nil
 		}
-		answer, err := c.Call(p)
+		answer, err := c(p)
 		if err != nil {
 			return nil, fmt.Errorf("call %d: %w", number, err)
 		}

@@ -16,7 +16,7 @@ import (
 type Event struct {
 	Ready       bool    `json:",omitempty"` // the server listens
 	Version     string  `json:",omitempty"` // of the peer's module, with Ready
-	Begun       bool    `json:",omitempty"` // the client's warm-up is over, in a RoundTrip
+	Begun       bool    `json:",omitempty"` // the client's warm-up is over, if it calls
 	Result      *Result `json:",omitempty"`
 	Error       string  `json:",omitempty"`
 	Unsupported bool    `json:",omitempty"` // the error is errors.ErrUnsupported
@@ -86,7 +86,7 @@ func (w *worker) run(role, specJSON string, peers []Peer) error {
 	return fmt.Errorf("no peer %q in this binary", spec.Peer)
 }
 
-// Orders to a server process in a RoundTrip, on standard input: to take note of
+// Orders to a server process that answers calls, on standard input: to take note of
 // what it has used up, and to report what it has used up since.
 const (
 	OrderBegin byte = 'b'
@@ -140,7 +140,7 @@ func (w *worker) serve(p Peer, spec *Spec) error {
 			case OrderBegin:
 				before = costNow()
 			case OrderEnd:
-				// The client knows for how many round trips that was.
+				// The client knows for how many calls that was.
 				used := costNow().since(before)
 				w.report(Event{Result: &Result{Metrics: map[string]float64{AllocAns: used.allocs}}})
 			default:
@@ -170,7 +170,7 @@ func (w *worker) call(p Peer, spec *Spec) error {
 		err error
 	)
 	switch spec.Kind {
-	case RoundTrip:
+	case RoundTrip, Request:
 		r, err = roundTrips(p, spec, func() { w.report(Event{Begun: true}) })
 	case Stream:
 		r, err = sendStreams(p, spec)

@@ -117,6 +117,11 @@ func (c *netrpcClient) Flush() error {
 	return nil
 }
 
+func (c *netrpcClient) Ask(p []byte) (answer []byte, err error) {
+	err = c.c.Call("Bench.Echo", p, &answer)
+	return answer, err
+}
+
 func (c *netrpcClient) Call(p []byte) ([]byte, error) {
 	c.answer = c.answer[:0]
 	err := c.c.Call("Bench.Echo", p, &c.answer)
