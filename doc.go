@@ -1,7 +1,8 @@
 // Package ipc sends messages between processes on one machine over Unix domain
 // sockets. A [Server] has a name; a [Client] finds it by that name, and
 // reconnects when the server was restarted; a [ServerManager] reads from many
-// clients at once. A message is a type number and bytes.
+// clients at once. A message is a type number and bytes; one that is sent by
+// Request is answered by another.
 //
 // # Starting
 //
@@ -77,8 +78,92 @@
 // Read, ReadTimed, ReadContext, Messages and the ServerManager's ways to read
 // return [ErrHandler] then. Use a Handler where messages are handled as they
 // come, by a server with many clients above all. Read is simpler where the
-// program decides when it wants the next message, where it keeps all of them
-// anyway, or waits for one answer.
+// program decides when it wants the next message, or where it keeps all of them
+// anyway. A program that only waits for replies needs neither.
+//
+// # Requests
+//
+// [Client.Request] and [Server.Request] send a message and return the reply to
+// it. Both sides may ask, any number of goroutines at once, and replies may come
+// in any order:
+//
+//	reply, err := client.Request(ctx, 1, []byte("sweep"))
+//
+// The other side gets a message of which [Message.IsRequest] is true, in its place
+// among the others, from Read or in its Handler, and answers it with
+// [Message.Reply] or [Message.ReplyError], from any goroutine:
+//
+//	if m.IsRequest() {
+//		m.Reply(1, []byte("done"))
+//	}
+//
+// Request ends in one of these ways:
+//
+//   - with the reply;
+//   - with a [*ReplyError], which is an answer as well: the peer called ReplyError;
+//   - with an error that matches [ErrNoReply]: the request was sent, and no reply
+//     will come. The peer may have handled it, or not. The error says why: it also
+//     matches [ErrNotConnected] if the connection was lost, [ErrClosed] after
+//     Close, and ctx.Err() if ctx has ended. It is ErrNoReply alone if the peer's
+//     Handler returned without a reply.
+//   - with any other error: the peer has not handled the request, and will not.
+//     [ErrNoRequests] says that the peer knows no requests, which is known within
+//     about five seconds: it uses an older version of this library, or another one.
+//
+// No request is sent twice, and a reply comes over the connection that its request
+// came by, or not at all. A Client that is not connected waits for the next
+// connection; a request that was not sent before a connection was lost does so,
+// too. A Server without a client returns [ErrNotConnected].
+//
+// There is no time limit but ctx. When ctx ends, Request returns at once, and the
+// peer is told: the [Message.Context] of its message ends, and Reply to it returns
+// an error that matches [context.Canceled].
+//
+// [Client.RequestParts] is for a reply of any length: an iterator over the parts
+// that the peer sends with [Message.ReplyPart] before [Message.ReplyEnd], or before
+// Reply, which is the last part then. An iteration that ends without an error has had
+// all of them. Leaving the loop cancels the request. Parts that were not taken yet
+// count as unread messages, so a slow loop holds up the sender.
+//
+// A goroutine that waits in Request reads the connection if no other does, so that
+// a program which only makes requests needs no Read, and a request costs what a
+// round trip by Write and Read costs. Messages and requests of the peer that come
+// meanwhile are put into the inbox for Read or the Handler. If a program leaves
+// them unread until the inbox is full, replies behind them are not read either;
+// when ctx ends in such a state, the error also matches [ErrFull].
+//
+// A Handler that returns without having replied to a request tells the peer so, and
+// its Request ends with ErrNoReply. To reply later, Clone the message, return, and
+// reply to the clone from another goroutine; then each request must be replied to,
+// as also where a program reads: otherwise the peer waits until its ctx ends.
+//
+// A Handler may call Request, also to the peer that waits in a Request for it:
+// the peer's Handler is called meanwhile. But a Handler is not called again before
+// it has returned, so two Handlers that each wait for the other side's Handler wait
+// until ctx ends. The way out is the same: Clone, return, and ask from a goroutine.
+//
+//	func handle(client *ipc.Server, m *ipc.Message) {
+//		if !m.IsRequest() {
+//			return
+//		}
+//		request := m.Clone()
+//		go func() {
+//			answer, err := client.Request(request.Context(), 2, request.Data)
+//			if err != nil {
+//				request.ReplyError(1, err.Error())
+//				return
+//			}
+//			request.Reply(1, answer.Data)
+//		}()
+//	}
+//
+// In each direction of a connection up to 1,024 requests may be without a reply,
+// and further ones wait. The data of a request or reply may have 16 bytes less than
+// ServerConfig.MaxMsgSize.
+//
+// Left out on purpose are: repeating a request, and a default time limit, since
+// only the program knows what may be done twice; choosing a function by the type,
+// for which a switch will do; encoding; and asking all clients at once.
 //
 // # Events
 //
@@ -110,13 +195,13 @@
 // [Client.WriteContext] waits for the next connection instead, until its context
 // ends. [Client.Flush] waits until everything accepted has been given to the
 // kernel. A message of 32 KiB or more is not copied: its Write returns when the
-// kernel has all of it.
+// kernel has all of it. (Requests and replies are always copied.)
 //
 // What Write has accepted is sent once and in order. A client keeps what it had
 // not given to the kernel when the connection was lost, and sends it after the
 // reconnect. What the kernel had taken and the server had not read is lost with
-// the server: to get confirmation, have the receiver reply. A server drops the
-// messages for a client that has left; the next client may be another one.
+// the server: to get confirmation, use Request. A server drops the messages for a
+// client that has left; the next client may be another one.
 //
 // Types are 1 to 2147483647, and mean what the program wants them to. Data may
 // be empty, and has at most ServerConfig.MaxMsgSize bytes, in either direction.
@@ -149,7 +234,8 @@
 // Without MultiMode there is one client at a time and others wait for their
 // turn. Read and Write of the Server are for the one that is connected. While the program
 // still handles what one client sent before it left, the next may be connected,
-// and get the answer: where that matters, use MultiMode.
+// and get what is written: where that matters, use MultiMode, or requests, whose
+// replies never reach another client.
 //
 // In MultiMode a client that makes no progress for ServerConfig.WriteTimeout is
 // dropped, so that a Write to it does not wait for ever. ServerConfig.MaxClients

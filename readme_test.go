@@ -154,6 +154,7 @@ func TestReadmeSnippets(t *testing.T) {
 		"== Many clients/3\nwe close at six\n",
 		"== Handlers/1\nhandling client 1\n",
 		"\necho of the handler\n",
+		"== Requests/2\ndone: sweep\none\ntwo\nthree\nno such command (code 404)\n",
 		"== Writing/1\nas soon as you can\n",
 		"== Errors/1\nis the server running?\n",
 		"== Permissions/1\n",

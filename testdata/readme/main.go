@@ -70,6 +70,17 @@ func main() {
 	server.Wait()
 	check(c.Close())
 
+	serving, stop = context.WithCancel(ctx)
+	server.Go(func() { run(serving, "Requests/1", nil, nil) })
+	c, err = ipc.StartClient(&ipc.ClientConfig{Name: "asked", SocketDir: dir})
+	check(err)
+	run(ctx, "Requests/2", nil, c)
+	_, err = c.Request(ctx, 3, nil)
+	fmt.Println(err)
+	stop()
+	server.Wait()
+	check(c.Close())
+
 	s, c = pair(ipc.ServerConfig{Name: "writing"})
 	run(ctx, "Writing/1", s, c)
 	s.Read() // Connected
