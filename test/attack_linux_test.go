@@ -212,7 +212,12 @@ func startStranger(t *testing.T, helper string, route *route) *child {
 	text, err := os.ReadFile(program)
 	noError(t, "ReadFile", err)
 	program = filepath.Join(dir, "stranger")
-	noError(t, "WriteFile", os.WriteFile(program, text, 0o755))
+	// A child that another test starts meanwhile would have the file open for
+	// writing until it executes its own program, and nobody can execute it then.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(program, text, 0o755)
+	syscall.ForkLock.RUnlock()
+	noError(t, "WriteFile", err)
 	noError(t, "Chmod", os.Chmod(program, 0o755)) // whatever the umask
 
 	c := &child{t: t, cmd: exec.Command(program)}
