@@ -229,7 +229,8 @@ func TestHandlerHoldsUpAdmission(t *testing.T) {
 		c.Close()
 		inTime(t, "the end of the connection", func() { <-conn.done })
 	}
-	if got := held(); got < clients*readBufferSize || got > 2*clients*readBufferSize {
+	// On a busy machine a stand-in has read for some of them, and no buffer is lent.
+	if got := held(); got < readBufferSize+clients*departedCost || got > 2*clients*readBufferSize {
 		t.Errorf("%d bytes held by %d clients", got, clients)
 	}
 	for range 2 * clients {
