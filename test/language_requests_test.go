@@ -717,10 +717,14 @@ func TestLanguageRequestsPlacesComeBack(t *testing.T) {
 			var held []*ipc.Message
 			for i := range places {
 				d.do(line{Do: "request", Call: first + i, Type: 1})
+			}
+			for range places {
 				held = append(held, d.asked(1, nil))
 			}
-			for i, m := range held {
+			for i := range places {
 				d.do(line{Do: "cancel", Call: first + i})
+			}
+			for _, m := range held {
 				<-m.Context().Done()
 			}
 		}
