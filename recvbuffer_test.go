@@ -58,7 +58,7 @@ func FuzzDecoder(f *testing.F) {
 		most = min(most, wire.MaxLimit)
 		stream := play(script, plainFrame)
 		want, v := refDecode(stream, most)
-		q := &recvBuffer{exchange: new(exchange), dec: wire.Decoder{MaxMsgSize: int(most)}}
+		q := &recvBuffer{exchange: &exchange{server: true, began: true}, dec: wire.Decoder{MaxMsgSize: int(most)}}
 		defer q.reset()
 		got, err := feed(t, q, stream, pieces)
 		wantMessages(t, got, want)
