@@ -29,6 +29,16 @@ const (
 	// permissionGrace is how long a refused permission may be that of a
 	// server which has bound its socket and not yet opened it to others.
 	permissionGrace = 250 * time.Millisecond
+
+	// placeGrace is how long a server may take to give a client a place before
+	// the log says that the client waits for one.
+	placeGrace = time.Second
+)
+
+// Why a handshake that was given up had not ended.
+var (
+	errNoAnswer = errors.New("the connection is not answered: is the server busy, stopped, or not one of this protocol?")
+	errNoPlace  = errors.New("the server has no place for this client: is it in single mode, or at MaxClients?")
 )
 
 // A Client is connected to a server. It reconnects automatically until it is
@@ -62,7 +72,7 @@ type Client struct {
 // Read returns.
 //
 // A server that is not there is tried again; one that has no place yet is waited
-// for. Final, and returned at once, are a server that speaks another version
+// for, which the log says at level info. Final, and returned at once, are a server that speaks another version
 // ([ErrVersion]) or does not encrypt where the client insists
 // ([ErrEncryptionRequired]), a refusal by the config's own Authorize
 // ([ErrUnauthorized]), and what only a person can mend, such as a missing
@@ -243,7 +253,7 @@ func (c *Client) connect(ctx context.Context, stop func(error) error) (*conn, er
 			return conn, nil
 		}
 		if bounded.Err() != nil {
-			if last == nil {
+			if last == nil || !errors.Is(err, bounded.Err()) {
 				last = err
 			}
 			return nil, c.connectError(ctx, last)
@@ -257,19 +267,20 @@ func (c *Client) connect(ctx context.Context, stop func(error) error) (*conn, er
 }
 
 // connectError says why connecting was given up: ctx has ended, or else the
-// Timeout has passed.
+// Timeout has passed. last is what kept the client from being connected until
+// then, nil if that is not known.
 func (c *Client) connectError(ctx context.Context, last error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	text := "timed out trying to connect"
-	if c.ctx != nil {
+	end, text := ErrTimeout, "timed out trying to connect"
+	switch err := ctx.Err(); {
+	case err != nil:
+		end, text = err, err.Error()
+	case c.ctx != nil:
 		text = "timed out trying to re-connect"
 	}
-	if last == nil {
-		return detailf(ErrTimeout, "%s", text)
+	if last == nil || last == end {
+		return detailf(end, "%s", text)
 	}
-	return detailf(errors.Join(ErrTimeout, last), "%s: %v", text, last)
+	return detailf(errors.Join(end, last), "%s: %v", text, last)
 }
 
 // backOff waits before the next attempt, and makes the pause after it longer.
@@ -318,16 +329,36 @@ func (c *Client) attempt(ctx context.Context) (*conn, error) {
 // has given the client a place.
 func (c *Client) negotiate(ctx context.Context, netConn net.Conn) (wire.Negotiated, error) {
 	stop := context.AfterFunc(ctx, func() { closeConn(netConn) })
-	ask := wire.Client{RequireEncryption: c.config.Encryption, Secrets: wire.System}
+	unanswered, over := errNoAnswer, func() {}
+	ask := wire.Client{RequireEncryption: c.config.Encryption, Secrets: wire.System, Waiting: func() {
+		unanswered, over = errNoPlace, c.logWait()
+	}}
 	n, err := ask.Handshake(netConn)
+	over()
 	if !stop() {
 		// It is about to be closed, or is.
-		return wire.Negotiated{}, ctx.Err()
+		return wire.Negotiated{}, unanswered
 	}
 	if err == nil {
 		netConn.SetDeadline(time.Time{}) // Dial may have left one
 	}
 	return n, err
+}
+
+// logWait has the log say that the client waits for a place, once that takes
+// longer than placeGrace. The caller calls over when the wait is over; no line is
+// logged after that.
+func (c *Client) logWait() (over func()) {
+	logged := make(chan struct{})
+	t := time.AfterFunc(placeGrace, func() {
+		defer close(logged)
+		c.logf(slog.LevelInfo, "waiting for a place: the server is in single mode and has a client, or is at MaxClients")
+	})
+	return func() {
+		if !t.Stop() {
+			<-logged
+		}
+	}
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {

@@ -436,7 +436,7 @@ func TestHostileServers(t *testing.T) {
 }
 
 // A silent server costs a client its Timeout and nothing else, at whichever
-// step it falls silent.
+// step it falls silent. The error says what the client has waited for.
 func TestSilentServers(t *testing.T) {
 	for name, serve := range map[string]func(*wireConn){
 		"at once":           func(*wireConn) {},
@@ -446,6 +446,10 @@ func TestSilentServers(t *testing.T) {
 		"before the limit":  func(r *wireConn) { r.send([]byte{2, 0}); r.receive(1) },
 		"inside of a limit": func(r *wireConn) { r.send([]byte{2, 0}); r.receive(1); r.send(head(4, 0)[:5]) },
 	} {
+		says := "the connection is not answered"
+		if strings.HasSuffix(name, "limit") {
+			says = "the server has no place for this client"
+		}
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				route := pipeRoute(t)
@@ -459,7 +463,9 @@ func TestSilentServers(t *testing.T) {
 				})
 				raw := accept(t, ln)
 				serve(raw)
-				wantError(t, "StartClient", started(), ipc.ErrTimeout)
+				err := started()
+				wantError(t, "StartClient", err, ipc.ErrTimeout)
+				wantText(t, "StartClient", err, says)
 				if waited := time.Since(start); waited != 7*time.Second {
 					t.Errorf("StartClient returned after %v, want 7s", waited)
 				}

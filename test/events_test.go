@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -411,19 +413,32 @@ func TestWaitingForAPlace(t *testing.T) {
 			synctest.Wait() // it is in the queue
 		}
 
-		// One that cannot wait gives up, and leaves its place in the queue.
+		// One that cannot wait gives up, and leaves its place in the queue. It
+		// says what it has waited for.
+		const noPlace = "the server has no place for this client: is it in single mode, or at MaxClients?"
 		config := p.route.client
 		config.Timeout = time.Minute
+		var log lockedBuffer
+		config.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		_, err := ipc.StartClient(&config)
 		wantError(t, "StartClient at a full server", err, ipc.ErrTimeout)
+		wantText(t, "StartClient at a full server", err, "timed out trying to connect: "+noPlace)
 		wantElapsed(t, "StartClient at a full server", start, time.Minute)
+		if n := strings.Count(log.String(), "level=INFO msg=\"ipc: waiting for a place"); n != 1 {
+			t.Errorf("%d lines about the wait in the log, want 1:\n%s", n, &log)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err = ipc.StartClientContext(ctx, &p.route.client)
+		wantError(t, "StartClientContext at a full server", err, context.DeadlineExceeded)
+		wantText(t, "StartClientContext at a full server", err, noPlace)
 		p.check(t)
 
 		for n := range 3 {
 			time.Sleep(time.Hour)
 			p.client.Close()
 			got := <-arrivals
-			if want := time.Minute + time.Duration(n+1)*time.Hour; got.n != n || got.after != want {
+			if want := time.Minute + time.Millisecond + time.Duration(n+1)*time.Hour; got.n != n || got.after != want {
 				t.Errorf("client %d got the place after %v, want client %d after %v", got.n, got.after, n, want)
 			}
 			wantEvents(t, p.peer, ipc.Disconnected)

@@ -114,6 +114,7 @@ func receiveOK(conn io.Reader) error {
 type Client struct {
 	RequireEncryption bool     // whether to refuse connections that are not encrypted
 	Secrets           *Secrets // used if the server encrypts
+	Waiting           func()   // if it is set, called once all is done that precedes the wait for a place
 }
 
 // Handshake performs the client's side of the handshake on conn. It reads no
@@ -139,6 +140,9 @@ func (c *Client) Handshake(conn io.ReadWriter) (Negotiated, error) {
 		if n.Cipher, err = acceptKey(conn, c.Secrets); err != nil {
 			return Negotiated{}, err
 		}
+	}
+	if c.Waiting != nil {
+		c.Waiting()
 	}
 	if n.MaxMsgSize, err = receiveLimit(conn, n.Cipher); err != nil {
 		return Negotiated{}, err
