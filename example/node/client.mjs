@@ -197,6 +197,7 @@ async function chat(options) {
     },
   });
   client.on('retry', (reason) => console.log(`waiting for the server: ${reason.message}`));
+  client.on('waiting', (reason) => console.log(`waiting for a place: ${reason.message}`));
   client.on('disconnect', (reason) => console.log(`disconnected: ${reason.message}`));
   client.on('connect', ({ encrypted, maxMsgSize }) => {
     console.log(`connected, ${encrypted ? 'encrypted' : 'not encrypted'}, messages of up to ${maxMsgSize} bytes`);

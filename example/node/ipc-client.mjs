@@ -50,6 +50,7 @@ const ANNOUNCED_WITHIN = 5000; // milliseconds
 const FIRST_PAUSE = 5;
 const STABLE_AFTER = 1000;
 const FLUSH_LIMIT = 1000;
+const PLACE_GRACE = 1000; // after which it is worth telling that the server has no place
 const PERMISSION_GRACE = 250; // a server that is starting may be about to open its socket to us
 
 // A server that is starting, stopping or very busy: worth another attempt.
@@ -57,8 +58,10 @@ const TRANSIENT = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN', 'ECONNRESET', 'EP
 
 /**
  * What went wrong is in code: ERR_IPC_CLOSED, ERR_IPC_ENCRYPTION_REQUIRED,
- * ERR_IPC_LOST, ERR_IPC_NO_REPLY, ERR_IPC_NO_REQUESTS, ERR_IPC_NOT_ASKED,
- * ERR_IPC_PROTOCOL, ERR_IPC_TIMEOUT, ERR_IPC_TOO_LARGE or ERR_IPC_VERSION.
+ * ERR_IPC_LOST, ERR_IPC_NO_PLACE, ERR_IPC_NO_REPLY, ERR_IPC_NO_REQUESTS,
+ * ERR_IPC_NOT_ASKED, ERR_IPC_PROTOCOL, ERR_IPC_TIMEOUT, ERR_IPC_TOO_LARGE,
+ * ERR_IPC_UNANSWERED or ERR_IPC_VERSION. ERR_IPC_TIMEOUT has the path of the
+ * socket, and as its cause what kept the client from being connected.
  */
 export class IpcError extends Error {
   constructor(code, message, options) {
@@ -88,6 +91,8 @@ const protocolError = (message) => new IpcError('ERR_IPC_PROTOCOL', message);
  *   'connect'     ({ encrypted, maxMsgSize })
  *   'disconnect'  (reason): the client is connecting again
  *   'retry'       (reason): an attempt to connect failed; once for each new reason
+ *   'waiting'     (reason): the server is there, and has had no place for this
+ *                 client for a second; the client goes on waiting
  *   'requesterror' (error, request): onrequest failed; if nobody listens, this
  *                 becomes a warning of the process
  */
@@ -274,10 +279,9 @@ export class IpcClient extends Readable {
   /** Tries until there is a connection; the pauses grow, and are never all the same. */
   async #dial(isFirst) {
     const { signal } = this.#stop;
-    const timedOut = isFirst ? 'timed out trying to connect' : 'timed out trying to re-connect';
-    const timer = this.#timeout && setTimeout(
-      () => this.#stop.abort(new IpcError('ERR_IPC_TIMEOUT', timedOut)), this.#timeout);
-    let lastReason;
+    let last; // why the latest attempt failed
+    const giveUp = () => this.#stop.abort(timedOut(isFirst, this.#path, this.#connection?.unanswered ?? last));
+    const timer = this.#timeout && setTimeout(giveUp, this.#timeout);
     const since = performance.now();
     try {
       for (;;) {
@@ -285,7 +289,7 @@ export class IpcClient extends Readable {
         this.#pause = Math.min(Math.max(FIRST_PAUSE, 2 * this.#pause), this.#retryTimer);
         const link = this.#connection = new Link(this.#path);
         try {
-          await link.handshake(this.#encryption);
+          await link.handshake(this.#encryption, () => this.emit('waiting', link.unanswered));
           return link;
         } catch (error) {
           link.destroy();
@@ -295,8 +299,8 @@ export class IpcClient extends Readable {
           const passing = TRANSIENT.has(error.code)
             || (error.code === 'EACCES' && performance.now() - since < PERMISSION_GRACE);
           if (isFirst && !passing) throw error;
-          if (error.message !== lastReason) this.emit('retry', error);
-          lastReason = error.message;
+          if (error.message !== last?.message) this.emit('retry', error);
+          last = error;
         }
       }
     } catch (error) {
@@ -650,6 +654,7 @@ class Link {
   lastQuestion = 0n;
   loss; // once it has happened
   retired = deferred(); // resolves once the client no longer uses this connection
+  unanswered; // what the server has yet to do in the handshake, as an error
   #socket;
   #reader;
   #seal;
@@ -657,6 +662,10 @@ class Link {
   constructor(path) {
     this.#socket = createConnection({ path });
     this.#socket.on('error', () => {}); // the reader gets it too, and tells
+    this.#socket.once('connect', () => {
+      this.unanswered = new IpcError('ERR_IPC_UNANSWERED',
+        'the connection is not answered: is the server busy, stopped, or not one of this protocol?');
+    });
     this.#reader = new ByteReader(this.#socket);
   }
 
@@ -665,12 +674,16 @@ class Link {
   }
 
   destroy() {
+    this.unanswered = undefined;
     this.#socket.destroy();
   }
 
-  /** Every answer waits for the step before it and is a write of its own: peers rely on that. */
-  async handshake(insistOnEncryption) {
-    const [version, encrypted] = await this.#reader.take(2);
+  /**
+   * Every answer waits for the step before it and is a write of its own: peers rely
+   * on that. Calls onWait once if the server has no place for a while.
+   */
+  async handshake(insistOnEncryption, onWait) {
+    const [version, encrypted] = await this.#reader.take(2).catch((error) => { throw turnedAway(error); });
     if (version !== VERSION) {
       await this.#put([Buffer.of(VERSION_DIFFERS)]);
       throw new IpcError('ERR_IPC_VERSION', `the server speaks version ${version}, not ${VERSION}`);
@@ -684,7 +697,11 @@ class Link {
     if (encrypted) await this.#exchangeKeys();
 
     // A server without a free place lets its clients wait here.
-    const limit = await this.#take(4, 4);
+    this.unanswered = new IpcError('ERR_IPC_NO_PLACE',
+      'the server has no place for this client: is it in single mode, or at MaxClients?');
+    const timer = setTimeout(onWait, PLACE_GRACE);
+    const limit = await this.#take(4, 4).finally(() => clearTimeout(timer));
+    this.unanswered = undefined;
     this.maxMsgSize = Math.min(limit.readUInt32BE(), MAX_MSG_SIZE);
     if (this.maxMsgSize < CONTROL_SIZE) {
       this.places = 0;
@@ -871,6 +888,20 @@ class ByteReader {
     chunk.copy(this.#buffer, this.#end);
     this.#end += chunk.length;
   }
+}
+
+/** Why connecting to path was given up; cause is what kept it from succeeding, if that is known. */
+function timedOut(isFirst, path, cause) {
+  const why = cause?.syscall ? cause.code : cause?.message; // the system's messages repeat the path
+  const message = `timed out trying to ${isFirst ? 'connect' : 're-connect'} to ${path}${why ? `: ${why}` : ''}`;
+  return Object.assign(new IpcError('ERR_IPC_TIMEOUT', message, { cause }), { path });
+}
+
+/** Says what it may mean that a connection ended before the server said anything. */
+function turnedAway(error) {
+  if (error.code !== 'ERR_IPC_LOST' && error.code !== 'ECONNRESET') return error;
+  return new IpcError('ERR_IPC_LOST', 'the server closed the connection without a word: '
+    + 'it may have refused this client (Authorize), be closing, or speak another protocol', { cause: error });
 }
 
 /** What a control frame says, or undefined if that is nothing to us. */

@@ -184,6 +184,8 @@ async def chat(options):
             print(f"connected, {how}, messages of up to {client.max_msg_size} bytes", flush=True)
         elif status == "retry":
             print(f"waiting for the server: {reason}", flush=True)
+        elif status == "waiting":
+            print(f"waiting for a place: {reason}", flush=True)
         else:
             print(f"disconnected: {reason}", flush=True)
 

@@ -60,6 +60,7 @@ MESSAGE_COST = 100  # what a message counts there besides its data
 FIRST_PAUSE = 0.005  # seconds
 STABLE_AFTER = 1.0
 FLUSH_LIMIT = 1.0
+PLACE_GRACE = 1.0  # after which it is worth telling that the server has no place
 PERMISSION_GRACE = 0.25  # a server that is starting may be about to open its socket to us
 
 # A server that is starting, stopping or very busy: worth another attempt.
@@ -217,8 +218,9 @@ class Client:
     timeout     seconds to connect, and to reconnect; None is for ever
     retry_timer the longest pause between two attempts, in seconds
     on_status   called with "connected" and None, with "disconnected" and the
-                reason, and with "retry" and why an attempt to connect failed,
-                once for each new reason
+                reason, with "retry" and why an attempt to connect failed, once
+                for each new reason, and with "waiting" and an IpcError when the
+                server is there and has had no place for this client for a second
     """
 
     def __init__(
@@ -244,6 +246,7 @@ class Client:
         self._retry_timer = retry_timer
         self._on_status = on_status
         self._pause = 0.0
+        self._reason: Optional[Exception] = None  # why there is no connection yet
         self._task: Optional[asyncio.Task] = None
         self._link: Optional[_Link] = None
         self._end: Optional[Exception] = None  # why there will be no more connection
@@ -267,7 +270,9 @@ class Client:
         """Returns when the client is connected.
 
         A server that is not there yet is waited for; a server of another
-        version or without the encryption that is insisted on is not.
+        version or without the encryption that is insisted on is not. After the
+        client's timeout it raises a TimeoutError, whose cause is what kept it from
+        being connected.
         """
         if self._task is None and self._end is None:
             self._task = asyncio.create_task(self._run())
@@ -416,21 +421,26 @@ class Client:
             self._finish(error)
 
     async def _dial(self, first: bool) -> _Link:
+        self._reason = None
         try:
             return await asyncio.wait_for(self._attempt(first), self._timeout)
         except asyncio.TimeoutError:
-            raise TimeoutError(f"timed out trying to {'connect' if first else 're-connect'}") from None
+            text = f"timed out trying to {'connect' if first else 're-connect'} to {self._path}"
+            if self._reason is not None:
+                text += f": {getattr(self._reason, 'strerror', None) or self._reason}"
+            raise TimeoutError(text) from self._reason
 
     async def _attempt(self, first: bool) -> _Link:
         """Tries until there is a connection; the pauses grow, and are never all the same."""
-        last_reason = ""
+        told = ""
         since = time.monotonic()
         while True:
             await asyncio.sleep(self._pause * random.uniform(0.5, 1))
             self._pause = min(max(FIRST_PAUSE, 2 * self._pause), self._retry_timer)
             try:
-                return await _Link.open(self._path, self._encryption)
+                return await _Link.open(self._path, self._encryption, self._await_server)
             except (OSError, IpcError) as error:
+                self._reason = error
                 # The server may be replaced by one that fits, so only a client
                 # that has never been connected gives up.
                 passing = isinstance(error, TRANSIENT) or (
@@ -438,9 +448,15 @@ class Client:
                 )
                 if first and not passing:
                     raise
-                if str(error) != last_reason:
+                if str(error) != told:
                     self._on_status("retry", error)
-                last_reason = str(error)
+                told = str(error)
+
+    def _await_server(self, reason: IpcError, long: bool) -> None:
+        """Is told what an attempt waits for, as an error, and then if it takes long."""
+        self._reason = reason
+        if long:
+            self._on_status("waiting", reason)
 
     async def _receive(self, link: _Link) -> None:
         """Moves messages from the connection to read(), at the reader's pace."""
@@ -895,15 +911,17 @@ class _Link:
             # Not loop.sock_connect: a Unix socket connects at once or not at
             # all, and that call takes EAGAIN, a full backlog, for success.
             self._sock.connect(path)
-        except BaseException:
+        except BaseException as error:
             self._sock.close()
+            if isinstance(error, OSError):
+                error.filename = path  # which connect leaves out
             raise
 
     @classmethod
-    async def open(cls, path: str, insist_on_encryption: bool) -> _Link:
+    async def open(cls, path: str, insist_on_encryption: bool, waiting: Callable[[IpcError, bool], None]) -> _Link:
         link = cls(path)
         try:
-            await link._handshake(insist_on_encryption)
+            await link._handshake(insist_on_encryption, waiting)
         except BaseException as error:
             link.close(error)
             raise
@@ -922,9 +940,16 @@ class _Link:
             pass
         self._sock.close()
 
-    async def _handshake(self, insist_on_encryption: bool) -> None:
+    async def _handshake(self, insist_on_encryption: bool, waiting: Callable[[IpcError, bool], None]) -> None:
         """Every answer waits for the step before it and is a write of its own: peers rely on that."""
-        version, encrypted = await self._take(2)
+        waiting(IpcError("the connection is not answered: is the server busy, stopped, or not one of this protocol?"), False)
+        try:
+            version, encrypted = await self._take(2)
+        except ConnectionError as error:
+            raise ConnectionResetError(
+                "the server closed the connection without a word: "
+                "it may have refused this client (Authorize), be closing, or speak another protocol"
+            ) from error
         if version != VERSION:
             await self._write(VERSION_DIFFERS)
             raise VersionError(f"the server speaks version {version}, not {VERSION}")
@@ -940,7 +965,13 @@ class _Link:
             await self._exchange_keys()
 
         # A server without a free place lets its clients wait here.
-        limit = await self._take_frame(4, 4)
+        full = IpcError("the server has no place for this client: is it in single mode, or at MaxClients?")
+        waiting(full, False)
+        timer = self.loop.call_later(PLACE_GRACE, waiting, full, True)
+        try:
+            limit = await self._take_frame(4, 4)
+        finally:
+            timer.cancel()
         self.max_msg_size = min(int.from_bytes(limit, "big"), MAX_MSG_SIZE)
         if self.max_msg_size < CONTROL.size:
             self.places = 0
