@@ -235,7 +235,8 @@ func (c *Client) timeOut(err error) {
 }
 
 // connect makes a connection, however many attempts that takes, until ctx ends
-// or the Timeout passes. After each failure it gives up if stop returns an error.
+// or the Timeout passes; if that is negative, one attempt. After each failure it
+// gives up if stop returns an error. The log tells each new reason at level info.
 func (c *Client) connect(ctx context.Context, stop func(error) error) (*conn, error) {
 	bounded, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -244,6 +245,7 @@ func (c *Client) connect(ctx context.Context, stop func(error) error) (*conn, er
 		defer cancel()
 	}
 	var last error
+	reason := ""
 	for {
 		if err := c.backOff(bounded); err != nil {
 			return nil, c.connectError(ctx, last)
@@ -259,10 +261,17 @@ func (c *Client) connect(ctx context.Context, stop func(error) error) (*conn, er
 			return nil, c.connectError(ctx, last)
 		}
 		last = err
-		c.logf(slog.LevelDebug, "attempt to connect failed", slog.Any("error", err))
 		if err := stop(err); err != nil {
 			return nil, err
 		}
+		if c.config.Timeout < 0 {
+			return nil, c.connectError(ctx, last)
+		}
+		level := slog.LevelDebug
+		if text := err.Error(); text != reason {
+			reason, level = text, slog.LevelInfo
+		}
+		c.logf(level, "waiting for the server", slog.Any("error", err))
 	}
 }
 

@@ -132,7 +132,15 @@ type ClientConfig struct {
 	Encryption bool
 
 	// Timeout bounds connecting, and each reconnecting; after it comes
-	// ErrTimeout. 0 is for ever.
+	// ErrTimeout, which matches the failure of the last attempt too. 0 is for
+	// ever.
+	//
+	// A negative Timeout makes one attempt, at once, for programs that have
+	// something else to do where there is no server: the ErrTimeout matches
+	// fs.ErrNotExist if there is no socket, and syscall.ECONNREFUSED if the
+	// server that made it is dead. If a server is there, it is waited for as
+	// with 0; the context of StartClientContext bounds that. After a connection
+	// that was lost comes one attempt as well.
 	Timeout time.Duration
 
 	// RetryTimer is the longest pause between two attempts to connect: the
@@ -243,8 +251,6 @@ func (c *ClientConfig) withDefaults() (ClientConfig, error) {
 	d := *c
 	var err error
 	switch {
-	case d.Timeout < 0:
-		err = invalid("ClientConfig.Timeout %v is negative", d.Timeout)
 	case d.BusyPoll < 0:
 		err = invalid("ClientConfig.BusyPoll %v is negative", d.BusyPoll)
 	case d.RetryTimer < 0:

@@ -125,7 +125,6 @@ func TestBadClientConfig(t *testing.T) {
 	}
 	tests := []test{
 		{"LogLevel", func(c *config) { c.LogLevel = "loud" }, fs.ErrInvalid},
-		{"Timeout", func(c *config) { c.Timeout = -1 }, fs.ErrInvalid},
 		{"RetryTimer", func(c *config) { c.RetryTimer = -1 }, fs.ErrInvalid},
 	}
 	for name, bad := range badNames {

@@ -133,7 +133,6 @@ func TestStartClientErrors(t *testing.T) {
 	type config = ipc.ClientConfig
 	fields := map[string]func(*config){
 		"LogLevel":             func(c *config) { c.LogLevel = "loud" },
-		"Timeout":              func(c *config) { c.Timeout = -1 },
 		"RetryTimer":           func(c *config) { c.RetryTimer = -1 },
 		"BusyPoll":             func(c *config) { c.BusyPoll = -1 },
 		"SocketDir with a NUL": func(c *config) { c.SocketDir = "/t\x00mp" },

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -119,6 +120,33 @@ func TestLogger(t *testing.T) {
 	if text := log.String(); !strings.Contains(text, "level=INFO") || strings.Contains(text, secret) {
 		t.Errorf("log: %q", text)
 	}
+}
+
+// A client that finds no server says at level info where it looks and why that
+// fails: once for each reason, however often it tries.
+func TestWaitIsLogged(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		reasons := []error{syscall.ENOENT, syscall.ENOENT, syscall.ENOENT, syscall.ECONNREFUSED, syscall.ECONNREFUSED}
+		var log lockedBuffer
+		_, err := ipc.StartClient(&ipc.ClientConfig{
+			Name:    "nowhere",
+			Timeout: time.Minute,
+			Logger:  slog.New(slog.NewTextHandler(&log, nil)),
+			Dial: func(context.Context) (net.Conn, error) {
+				reason := reasons[0]
+				reasons = reasons[min(1, len(reasons)-1):]
+				return nil, reason
+			},
+		})
+		wantError(t, "StartClient", err, ipc.ErrTimeout, syscall.ECONNREFUSED)
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		for i, reason := range []error{syscall.ENOENT, syscall.ECONNREFUSED} {
+			want := fmt.Sprintf("level=INFO msg=%q socket=nowhere error=%q", "ipc: waiting for the server", reason)
+			if len(lines) != 2 || !strings.HasSuffix(lines[i], want) {
+				t.Errorf("log:\n%s\nwant two lines, and at the end of line %d %s", &log, i+1, want)
+			}
+		}
+	})
 }
 
 // Stats tell everything they know, each count under its own name.
@@ -274,7 +302,7 @@ func TestClientCloseFromLogger(t *testing.T) {
 	}{
 		{"connected", 0, func(*testing.T, *ipc.Server, *ipc.Client) {}, ipc.Closed},
 		{"connection lost", 0, func(t *testing.T, s *ipc.Server, _ *ipc.Client) { s.Close() }, ipc.Closed},
-		{"attempt to connect failed", 0, func(t *testing.T, s *ipc.Server, _ *ipc.Client) { s.Close() }, ipc.Closed},
+		{"waiting for the server", 0, func(t *testing.T, s *ipc.Server, _ *ipc.Client) { s.Close() }, ipc.Closed},
 		{"gave up reconnecting", 500 * time.Millisecond, func(t *testing.T, s *ipc.Server, _ *ipc.Client) { s.Close() }, ipc.Timeout},
 		{"client closed", 0, func(t *testing.T, _ *ipc.Server, c *ipc.Client) { noError(t, "Close", c.Close()) }, ipc.Closed},
 	} {

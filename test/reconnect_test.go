@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
+	"os"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -413,6 +415,66 @@ func TestClientTimeout(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A negative Timeout is one attempt, whose failure the error matches.
+func TestOneAttempt(t *testing.T) {
+	once := clientTimeout(-1)
+	start := func(t *testing.T, route *route) error {
+		t.Helper()
+		config := route.client
+		once(nil, &config)
+		client, err := ipc.StartClient(&config)
+		if err == nil {
+			client.Close()
+		}
+		return err
+	}
+	t.Run("no socket", func(t *testing.T) {
+		begin(t)
+		wantError(t, "StartClient", start(t, unixRoute(t)), ipc.ErrTimeout, fs.ErrNotExist)
+	})
+	t.Run("dead server", func(t *testing.T) {
+		begin(t)
+		route := unixRoute(t)
+		stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: route.path(), Net: "unix"})
+		noError(t, "listen", err)
+		stale.SetUnlinkOnClose(false)
+		noError(t, "Close", stale.Close())
+		defer os.Remove(route.path())
+		wantError(t, "StartClient", start(t, route), ipc.ErrTimeout, syscall.ECONNREFUSED)
+	})
+	t.Run("count", func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
+			var made attempts
+			began := time.Now()
+			wantError(t, "StartClient", start(t, &route{client: ipc.ClientConfig{Dial: made.dial}}), ipc.ErrTimeout, syscall.ECONNREFUSED)
+			if len(made) != 1 {
+				t.Errorf("%d attempts, want 1", len(made))
+			}
+			wantElapsed(t, "StartClient", began, 0)
+		})
+	})
+	t.Run("server", func(t *testing.T) {
+		eachPair(t, unixSetups, func(t *testing.T, p *pair) {
+			p.check(t)
+			noError(t, "Close", p.server.Close())
+			wantEvents(t, p.client, ipc.ReConnecting)
+			m := wantEvents(t, p.client, ipc.Timeout)
+			wantText(t, "event", m.Err, "timed out trying to re-connect")
+			wantEnd(t, p.client, ipc.ErrTimeout, fs.ErrNotExist)
+		}, once, quiet)
+	})
+	t.Run("no place", func(t *testing.T) {
+		inBubble(t, func(t *testing.T) {
+			p := pipeSingle.pair(t, once)
+			returned, wait := call(func() error { return start(t, p.route) })
+			time.Sleep(time.Hour)
+			wantBlocked(t, "StartClient at a full server", returned)
+			p.client.Close()
+			noError(t, "StartClient", wait())
+		})
+	})
 }
 
 // The context of StartClientContext is about connecting only.

@@ -14,6 +14,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
@@ -40,7 +41,7 @@ func main() {
 	serving := flag.Bool("serve", false, "be the server")
 	name := flag.String("name", "", "`name` to chat under")
 	room := flag.String("room", "chat", "`name` of the room")
-	dir := flag.String("dir", "", "`folder` of the socket (default /tmp)")
+	dir := flag.String("dir", "/tmp", "`folder` of the socket")
 	flag.Parse()
 	if *serving == (*name != "") {
 		log.Fatal("either -serve or -name is needed")
@@ -52,6 +53,7 @@ func main() {
 	if *serving {
 		err = serve(ctx, &ipc.ServerConfig{Name: *room, SocketDir: *dir, MultiMode: true}, os.Stdout)
 	} else {
+		log.Println("looking for the room at", filepath.Join(*dir, *room+".sock"))
 		err = chat(ctx, &ipc.ClientConfig{Name: *room, SocketDir: *dir}, *name, os.Stdin, os.Stdout)
 	}
 	if err != nil && ctx.Err() == nil {

@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -21,7 +22,7 @@ func main() {
 		RetryTimer: time.Second, // so that a server that comes back is found within a second
 	}
 	flag.StringVar(&config.Name, "name", "example", "`name` of the server")
-	flag.StringVar(&config.SocketDir, "dir", "", "`folder` of the socket (default /tmp)")
+	flag.StringVar(&config.SocketDir, "dir", "/tmp", "`folder` of the socket")
 	every := flag.Duration("every", time.Second, "`pause` between two messages")
 	flag.Parse()
 
@@ -33,7 +34,7 @@ func main() {
 }
 
 func run(ctx context.Context, config *ipc.ClientConfig, every time.Duration) error {
-	fmt.Println("looking for the server")
+	fmt.Println("looking for the server at", filepath.Join(config.SocketDir, config.Name+".sock"))
 	client, err := ipc.StartClientContext(ctx, config)
 	if err != nil {
 		return err

@@ -27,7 +27,8 @@ func connect(ctx context.Context, dir string, start bool) (*ipc.Client, error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var ours *process
-	for timeout := 50 * time.Millisecond; ; timeout = min(2*timeout, time.Second) {
+	// The first time, one attempt tells whether there is a daemon.
+	for timeout := time.Duration(-1); ; timeout = min(max(2*timeout, 50*time.Millisecond), time.Second) {
 		client, err := ipc.StartClientContext(ctx, &ipc.ClientConfig{
 			Name:      name,
 			SocketDir: dir,
