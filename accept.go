@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -213,16 +214,25 @@ func authorize(ctx context.Context, netConn net.Conn, allow func(Peer) error) (p
 		return info, nil
 	}
 	if info.err != nil {
-		return info, fmt.Errorf("%w: %w", ErrUnauthorized, info.err)
+		return info, unauthorized(info.err)
 	}
 	_, err := runContext(ctx, func() (struct{}, error) {
 		err := allow(info.peer)
 		if err != nil {
-			err = fmt.Errorf("%w: %w", ErrUnauthorized, err)
+			err = unauthorized(err)
 		}
 		return struct{}{}, err
 	}, func(struct{}) {})
 	return info, err
+}
+
+// unauthorized returns the error of a refusal. The reason of an Authorize may be
+// one that wraps ErrUnauthorized, and it is not to be said twice.
+func unauthorized(reason error) error {
+	if errors.Is(reason, ErrUnauthorized) && strings.Contains(reason.Error(), ErrUnauthorized.Error()) {
+		return reason
+	}
+	return fmt.Errorf("%w: %w", ErrUnauthorized, reason)
 }
 
 // runContext runs f, which is the program's and may take as long as it likes, in

@@ -77,7 +77,8 @@ type Client struct {
 // ([ErrEncryptionRequired]), a refusal by the config's own Authorize
 // ([ErrUnauthorized]), and what only a person can mend, such as a missing
 // permission. A server whose Authorize refuses this client does not say so: it
-// looks like one that is closing, and is tried again.
+// looks like one that is closing, and is tried again. The log, and the error of a
+// Timeout, say that this may be so.
 //
 // The Client reconnects by itself when the connection is lost, until Close. A
 // nil config and one that cannot work are errors that match [fs.ErrInvalid]

@@ -5,13 +5,16 @@ package ipc_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -198,6 +201,7 @@ func TestStartClientErrors(t *testing.T) {
 	})
 	for name, authorize := range map[string]func(ipc.Peer) error{
 		"refused":    func(ipc.Peer) error { return errors.New("not this one") },
+		"wrapped":    func(ipc.Peer) error { return fmt.Errorf("%w: not this one", ipc.ErrUnauthorized) },
 		"other user": func(ipc.Peer) error { return ipc.SameUser(ipc.Peer{UID: 1 << 31}) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -344,6 +348,46 @@ func TestEventErrors(t *testing.T) {
 			raw.want("step 2", 1)
 			wantEventError(t, p, ipc.ErrVersion, "reconnect to ")
 		})
+	})
+	t.Run("Authorize", func(t *testing.T) {
+		begin(t)
+		var refuse atomic.Bool
+		route := unixRoute(t)
+		var log lockedBuffer
+		logs := func(s *ipc.ServerConfig, c *ipc.ClientConfig) {
+			allow := func(ipc.Peer) error {
+				if refuse.Load() {
+					return fmt.Errorf("%w: not this one", ipc.ErrUnauthorized)
+				}
+				return nil
+			}
+			if s != nil {
+				s.Authorize, s.Logger = allow, slog.New(slog.NewTextHandler(&log, nil))
+			}
+			if c != nil {
+				c.Authorize = allow
+			}
+		}
+		server := unixSingle.startServer(t, route, logs)
+		client := route.startClient(t, logs)
+		unixSingle.join(t, server)
+		refuse.Store(true)
+		noError(t, "Close", server.Close())
+		wantEvents(t, client, ipc.ReConnecting)
+		unixSingle.startServer(t, route, logs)
+		const want = "peer is not authorized: not this one"
+		wantEventError(t, client, ipc.ErrUnauthorized, "reconnect to "+route.path()+": "+want)
+		refuse.Store(false)
+		wantEvents(t, client, ipc.Connected)
+		client.Close()
+
+		refuse.Store(true)
+		raw := route.dial(t)
+		raw.wantDropped()
+		const refused = `error="` + want + `"`
+		if !eventually(func() bool { return strings.Contains(log.String(), refused) }) {
+			t.Errorf("log:\n%s\nwant %s", &log, refused)
+		}
 	})
 	t.Run("Timeout", func(t *testing.T) {
 		inBubble(t, func(t *testing.T) {

@@ -171,7 +171,10 @@ func (n *Negotiated) lastStep() []byte {
 // to be encrypted.
 func (c *Client) receiveHello(conn io.ReadWriter) (sealed bool, err error) {
 	var hello [2]byte
-	if _, err := io.ReadFull(conn, hello[:]); err != nil {
+	if _, err := io.ReadFull(conn, hello[:]); err == io.EOF {
+		return false, fmt.Errorf("the server closed the connection without a word: "+
+			"it may have refused this client (Authorize), be closing, or speak another protocol: %w", err)
+	} else if err != nil {
 		return false, fmt.Errorf("receiving the server's version: %w", err)
 	}
 	theirs, mode := hello[0], hello[1]
