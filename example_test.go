@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log"
 	"net"
 	"os"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
@@ -584,22 +582,6 @@ func ExampleMessage_Release() {
 	}
 	fmt.Println(total)
 	// Output: 10485760
-}
-
-// A negative Timeout makes one attempt: the program goes on at once if there is no
-// server.
-func ExampleClientConfig_oneAttempt() {
-	client, err := ipc.StartClient(&ipc.ClientConfig{Name: uniqueName(), Timeout: -1})
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		fmt.Println("not running")
-	case err != nil:
-		log.Fatal(err)
-	default:
-		fmt.Println("running")
-		client.Close()
-	}
-	// Output: not running
 }
 
 // Dial makes each connection of a client. This one prints each attempt.

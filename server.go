@@ -82,7 +82,7 @@ func listen(c *ServerConfig) (net.Listener, string, error) {
 		if name == "" {
 			name = c.Listener.Addr().String()
 		}
-		if l, ok := c.Listener.(*net.UnixListener); ok {
+		if l, ok := c.Listener.(interface{ SetUnlinkOnClose(bool) }); ok { // a Unix listener
 			l.SetUnlinkOnClose(false) // its creator may keep it elsewhere, too
 		}
 		return c.Listener, name, nil

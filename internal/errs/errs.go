@@ -2,15 +2,12 @@
 // ipc exports, and the types that they are made of.
 package errs
 
-import (
-	"fmt"
-	"syscall"
-)
+import "fmt"
 
 // The sentinels. Package ipc documents them where it exports them.
 var (
 	Name               error = &Sentinel{Text: "ipcName cannot be an empty string"}
-	InUse              error = &Sentinel{Text: "a live server has this name", Also: syscall.EADDRINUSE}
+	InUse              error = &Sentinel{Text: "a live server has this name", Also: addrInUse}
 	Version            error = &Sentinel{Text: "protocol version differs"}
 	EncryptionRequired error = &Sentinel{Text: "encryption is required"}
 	Protocol           error = &Sentinel{Text: "protocol violation"}

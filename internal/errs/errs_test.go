@@ -3,7 +3,6 @@ package errs
 import (
 	"errors"
 	"io/fs"
-	"syscall"
 	"testing"
 )
 
@@ -20,7 +19,7 @@ func TestSentinel(t *testing.T) {
 		{also, fs.ErrExist, true},
 		{also, plain, false},
 		{&Sentinel{Text: "plain"}, plain, false}, // the text does not make it the same
-		{InUse, syscall.EADDRINUSE, true},
+		{InUse, addrInUse, true},
 	} {
 		if got := errors.Is(tt.err, tt.target); got != tt.want {
 			t.Errorf("errors.Is(%q, %q) = %t", tt.err, tt.target, got)
@@ -36,7 +35,7 @@ func TestDetailf(t *testing.T) {
 	if got := err.Error(); got != "2 servers" {
 		t.Errorf("text %q", got)
 	}
-	for _, target := range []error{InUse, syscall.EADDRINUSE} {
+	for _, target := range []error{InUse, addrInUse} {
 		if !errors.Is(err, target) {
 			t.Errorf("%v is not %v", err, target)
 		}
