@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -26,8 +27,8 @@ const (
 	// make a hot loop.
 	settled = time.Second
 
-	// permissionGrace is how long a refused permission may be that of a
-	// server which has bound its socket and not yet opened it to others.
+	// permissionGrace is how long after the socket was bound a refused permission
+	// may be that of a server which has not yet opened it to others.
 	permissionGrace = 250 * time.Millisecond
 
 	// placeGrace is how long a server may take to give a client a place before
@@ -409,10 +410,16 @@ func (c *Client) giveUp(err error) error {
 	switch {
 	case c.config.Dial != nil || !errors.As(err, &op) || op.Op != "dial" || op.Timeout() || retryDial(err):
 		return nil // it may pass
-	case errors.Is(err, syscall.EACCES) && time.Since(c.began) < permissionGrace:
+	case errors.Is(err, syscall.EACCES) && time.Since(c.began) < permissionGrace && c.isNewSocket():
 		return nil
 	}
 	return err
+}
+
+// isNewSocket reports whether the server's socket may have been bound a moment ago.
+func (c *Client) isNewSocket() bool {
+	info, err := os.Stat(c.path)
+	return err == nil && time.Since(info.ModTime()) < permissionGrace
 }
 
 // report returns a function that tells of each new reason for which a server

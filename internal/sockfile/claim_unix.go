@@ -39,12 +39,12 @@ func claim(path string, perm Perm, log Log) (*net.UnixListener, fs.FileInfo, err
 		case errors.Is(err, fs.ErrNotExist):
 			continue // its owner has just closed it
 		case err != nil:
-			return nil, nil, fmt.Errorf("is the socket in use? %w", err)
+			return nil, nil, ownedByOther(info, "the socket that is there", err)
 		case live:
 			return nil, nil, errs.InUse
 		}
 		if err := unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, nil, err
+			return nil, nil, ownedByOther(info, "the socket of a dead server that is there", err)
 		}
 		log(slog.LevelInfo, "removed the socket of a dead server", path)
 	}

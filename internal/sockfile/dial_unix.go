@@ -12,7 +12,11 @@ import (
 
 // Dial makes one attempt to connect to path.
 func Dial(ctx context.Context, path string) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "unix", path)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, dialError(path, err)
+	}
+	return conn, nil
 }
 
 // transient are the reasons for a failed connect that pass by themselves: no

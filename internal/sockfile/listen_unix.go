@@ -10,6 +10,8 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/errs"
 )
 
 // Log takes one line about the socket at path.
@@ -39,6 +41,9 @@ func Listen(path string, perm Perm, log Log) (*Listener, error) {
 	if err := unlock(lockFile); err != nil {
 		// The server is none the worse for it, nor is the next: it uses the file.
 		log(slog.LevelWarn, "lock file not removed", path, slog.Any("error", err))
+	}
+	if errors.Is(err, errs.InUse) {
+		err = inUse(path)
 	}
 	if err != nil {
 		return nil, err

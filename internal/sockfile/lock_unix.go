@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -15,11 +16,14 @@ import (
 func lock(path string) (*os.File, error) {
 	for range maxTries {
 		f, err := createLock(path)
-		if errors.Is(err, fs.ErrExist) {
+		switch {
+		case errors.Is(err, fs.ErrExist):
 			f, err = openLock(path)
 			if errors.Is(err, fs.ErrNotExist) {
 				continue // unlocked in between
 			}
+		case err != nil:
+			err = createError(filepath.Dir(path), err)
 		}
 		if err != nil {
 			return nil, err
@@ -63,6 +67,9 @@ func createLock(path string) (*os.File, error) {
 func openLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, lockFlags, 0)
 	if err != nil {
+		if info, statErr := os.Lstat(path); statErr == nil {
+			err = ownedByOther(info, "the lock file "+path, err)
+		}
 		return nil, err
 	}
 	info, err := f.Stat()
