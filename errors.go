@@ -33,7 +33,9 @@ var (
 	// ErrMsgTooLarge refuses data longer than the server's MaxMsgSize.
 	ErrMsgTooLarge error = &errs.Sentinel{Text: "message exceeds maximum message length"}
 
-	// ErrNotConnected says that there is no peer to write to, or to ask about.
+	// ErrNotConnected says that there is no peer to write to, or to ask about: the
+	// connection of a Client is lost, or a Server is between two clients. From the
+	// Server of a client in MultiMode, which gets no other, it comes with ErrClosed.
 	ErrNotConnected error = &errs.Sentinel{Text: "cannot write under current status"}
 
 	// ErrMultiMode refuses a call for one client on the Server that stands

@@ -118,8 +118,8 @@ func (m *ServerManager) Servers() []*Server {
 
 // Broadcast writes a message to all clients that are connected. It never
 // waits: a client whose outbox has no room is left out. The error joins, for
-// each client that the message was not accepted for, why ([ErrFull], for one)
-// and for which; the others get it. [ErrReservedType], [ErrMsgTooLarge] and
+// each client that the message was not accepted for, why ([ErrFull], or
+// [ErrNotConnected] if it is about to leave) and for which; the others get it. [ErrReservedType], [ErrMsgTooLarge] and
 // [ErrClosed] are of the call, and then no client gets it. It copies data, which
 // the caller may use again at once.
 func (m *ServerManager) Broadcast(msgType int, data []byte) error {

@@ -273,7 +273,7 @@ func (s *session) issue(c *call) (outcome, error) {
 		if s.out.resend {
 			return notNow, nil
 		}
-		return refused, s.lostError()
+		return refused, s.final(s.lostError())
 	}
 	x := &conn.exchange
 	most := conn.in.recv.dec.MaxMsgSize - wire.ControlSize

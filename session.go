@@ -88,7 +88,9 @@ func (s *session) init(socket string, log *slog.Logger, status Status) {
 func (s *session) Status() string { return s.StatusCode().String() }
 
 // StatusCode returns the status. It is that of the newest event but for Error,
-// which need not have been read yet; Listening and Closing have no event.
+// which need not have been read yet; Listening and Closing have no event. A Server
+// whose client can no longer be written to is Connected for up to 100 ms more, while
+// what that client had sent is read; see Write.
 func (s *session) StatusCode() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,6 +212,15 @@ func (s *session) detach(c *conn) {
 	if errors.Is(reason, ErrProtocol) || errors.Is(reason, ErrTimeout) {
 		s.event(Error, s.explain("connection to", reason))
 	}
+}
+
+// final returns err, of a connection that is lost, which is the end of the Server
+// of a client.
+func (s *session) final(err error) error {
+	if s.id == 0 {
+		return err
+	}
+	return detailf(errors.Join(err, ErrClosed), "%v: the client has left", err)
 }
 
 // closed is what calls return after Close.

@@ -18,9 +18,14 @@ import (
 //
 // Errors: [ErrReservedType], [ErrMsgTooLarge]; [ErrNotConnected] while the
 // connection is lost or between two clients, or once it is while Write waits;
-// [ErrClosed] and others once this Server or Client is finished (with
-// [ErrNotConnected], too, on the Server of a client that left); [ErrMultiMode] on a
-// MultiMode server. With an error nothing was sent.
+// [ErrClosed] and others once this Server or Client is finished; [ErrMultiMode] on a
+// MultiMode server. On the Server of a client in MultiMode that leaves, or has left,
+// the error matches both ErrNotConnected and ErrClosed. With an error nothing was
+// sent.
+//
+// A Server notices that its client has gone when writing fails. From then on Write
+// returns its error, while the status is still Connected and Read still returns what
+// the client had sent, for 100 ms at most; then comes the event Disconnected.
 //
 // What was accepted is sent once, in order. A Client keeps what the kernel has
 // not taken whole when the connection is lost, and sends it after the
@@ -159,7 +164,7 @@ func (o *outbox) admit(ctx context.Context, p patience, size int) error {
 		case (o.phase == connected || !o.resend) && size > o.max:
 			return tooLarge(size, o.max)
 		case p == waitForFirst && (o.phase == lost || o.losses != losses || o.broken && !o.resend):
-			return o.notConnected()
+			return o.lostError()
 		case o.phase == connected && (o.resend || !o.broken) && (size >= largeSize || o.queue.hasRoom(size)):
 			return nil
 		}
@@ -173,13 +178,23 @@ func tooLarge(size, limit int) error {
 	return detailf(ErrMsgTooLarge, "%d bytes: message exceeds maximum message length of %d", size, limit)
 }
 
+// notConnected says that nothing can be written to this connection, or that there
+// is none.
 func (o *outbox) notConnected() error {
 	status := Disconnected
-	if o.resend {
+	switch {
+	case o.phase == connected: // what has come is still read
+		return detailf(ErrNotConnected, "cannot write under current status: %s, and writing has failed", Connected)
+	case o.resend:
 		status = ReConnecting
 	}
 	return detailf(ErrNotConnected, "cannot write under current status: %s", status)
 }
+
+// lostError is notConnected for the caller of a Write. To the Server of a client no
+// other connection will come, so the error matches ErrClosed before that client has
+// left as it does afterwards.
+func (o *outbox) lostError() error { return o.session.final(o.notConnected()) }
 
 // wait waits, without mu, for a change, or returns false once stop is closed.
 func (o *outbox) wait(stop <-chan struct{}) bool {
@@ -246,8 +261,10 @@ func (o *outbox) offer(msgType int, data, frame []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case o.err != nil:
+	case o.err != nil && o.session.id == 0:
 		return o.err
+	case o.err != nil: // the client's Server is closed: that of the call is not
+		return detailf(ErrNotConnected, "cannot write under current status: %s", Disconnected)
 	case o.phase != connected || o.broken:
 		return o.notConnected()
 	case !o.queue.hasRoom(len(data)):
@@ -308,7 +325,7 @@ func (o *outbox) detach(c *conn) (requests map[uint64]bool) {
 	o.broken = false
 	o.deadline = time.Time{}
 	o.late = false
-	o.queue.restart(o.resend, o.notConnected())
+	o.queue.restart(o.resend, o.lostError())
 	sent := o.queue.sentSeq
 	requests, o.unsent = o.queue.dropControl()
 	if o.unsent > 0 {

@@ -3,6 +3,7 @@ package ipc_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -271,7 +272,11 @@ func TestConnectionGoesWhileWriteWaits(t *testing.T) {
 				returned, wait := call(func() error { return p.Write(2, make([]byte, size)) })
 				wantBlocked(t, "Write", returned)
 				p.raw.Close()
-				wantError(t, "Write", wait(), ipc.ErrNotConnected)
+				err := wait()
+				wantError(t, "Write", err, ipc.ErrNotConnected)
+				if errors.Is(err, ipc.ErrClosed) != p.setup.multi { // to that Server no client comes any more
+					t.Errorf("Write: error %v, want ErrClosed in it: %t", err, p.setup.multi)
+				}
 
 				raw, e := p.again(t)
 				_, wait = call(func() error { return e.Write(3, nil) })
@@ -727,6 +732,50 @@ func TestFailedWriteEndsTheConnection(t *testing.T) {
 				wantEvents(t, p, p.lost)
 				wantElapsed(t, "the end of the connection", start, 100*time.Millisecond)
 				p.raw.wantDropped()
+			})
+		})
+	}
+}
+
+// Meanwhile a Server says the same to all that would write as it does afterwards,
+// and is still Connected. In MultiMode it is at its end.
+func TestWriteAfterAFailedWrite(t *testing.T) {
+	for _, s := range pipeSetups {
+		t.Run(s.String(), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				broken := new(atomic.Bool)
+				p := wireClientPair(t, s, func(s *ipc.ServerConfig, _ *ipc.ClientConfig) {
+					s.Listener = &halfListener{s.Listener, broken}
+				})
+				check := func(when string) {
+					t.Helper()
+					for name, err := range map[string]error{
+						"Write":          p.Write(1, nil),
+						"Write of a lot": p.Write(1, make([]byte, largeSize)),
+						"Request":        second(p.Request(t.Context(), 1, nil)),
+					} {
+						what := name + " " + when
+						wantError(t, what, err, ipc.ErrNotConnected)
+						wantOnePrefix(t, err, "")
+						if errors.Is(err, ipc.ErrClosed) != s.multi || errors.Is(err, ipc.ErrNoReply) {
+							t.Errorf("%s: error %v, want ErrClosed in it: %t", what, err, s.multi)
+						}
+					}
+				}
+				broken.Store(true)
+				noError(t, "Write", p.Write(1, []byte("into the void")))
+				synctest.Wait()
+				check("after a failed write")
+				wantText(t, "Write", p.Write(1, nil), "cannot write under current status: Connected")
+				wantStatus(t, "server's end", p, ipc.Connected)
+				err := p.server.ServerManager.Broadcast(1, nil)
+				wantError(t, "Broadcast", err, ipc.ErrNotConnected)
+				if errors.Is(err, ipc.ErrClosed) {
+					t.Errorf("Broadcast: error %v, and the server is not closed", err)
+				}
+				wantEvents(t, p, ipc.Disconnected)
+				check("after the client has left")
+				wantStatus(t, "server's end", p, ipc.Disconnected)
 			})
 		})
 	}
