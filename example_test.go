@@ -560,6 +560,20 @@ func ExampleServerManager_Close() {
 	// true
 }
 
+// A Message is printed without its data.
+func ExampleMessage_String() {
+	server, client := connect()
+	defer client.Close()
+
+	server.Write(1, []byte("for your eyes only"))
+	fmt.Println(client.Read())
+	server.Close()
+	fmt.Println(client.Read())
+	// Output:
+	// message of type 1, 18 bytes <nil>
+	// event Reconnecting <nil>
+}
+
 func ExampleMessage_Release() {
 	server, client := connect()
 	defer server.Close()

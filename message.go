@@ -2,6 +2,7 @@ package ipc
 
 import (
 	"bytes"
+	"fmt"
 	"math/bits"
 	"slices"
 	"sync"
@@ -31,6 +32,27 @@ type Message struct {
 	Status string
 
 	lease *lease // of Data, if Data is pooled, and of a request
+}
+
+// String describes the message in a few words, without its data: "message of type 1,
+// 12 bytes", "request of type 1, 12 bytes", "event Connected", and with Err, if there
+// is one, behind that.
+func (m *Message) String() string {
+	if m == nil {
+		return "<nil>"
+	}
+	kind := "message"
+	if m.IsRequest() {
+		kind = "request"
+	}
+	text := fmt.Sprintf("%s of type %d, %d bytes", kind, m.MsgType, len(m.Data))
+	if m.MsgType < 0 {
+		text = "event " + m.Status
+	}
+	if m.Err != nil {
+		text = fmt.Sprintf("%s: %v", text, m.Err)
+	}
+	return text
 }
 
 // TimeoutMessage is what ReadTimed returns if nothing came and the caller
