@@ -10,6 +10,9 @@ type Status int
 // and ReConnecting whenever the connection is lost. Closed, Timeout and, for
 // the Server of a client that left, Disconnected are final. No Server or Client is
 // NotConnected, and Error is only an event's.
+//
+// The text of each, as in Message.Status, is its name but for two: "Not Connected"
+// and "Reconnecting".
 const (
 	NotConnected Status = iota
 	Listening
