@@ -45,7 +45,7 @@ var (
 // A Client is connected to a server. It reconnects automatically until it is
 // closed. All methods may be called at once from any goroutine.
 //
-//	Connecting ─► Connected ─► ReConnecting ─► Timeout
+//	Connecting ─► Connected ─► Reconnecting ─► Timeout
 //	                  ▲             │
 //	                  └─────────────┘      any other ─► Closing ─► Closed
 type Client struct {
@@ -71,6 +71,11 @@ type Client struct {
 // need be, and returns when the connection can be used, or with [ErrTimeout]
 // after config.Timeout. The events Connecting and Connected are the first that
 // Read returns.
+//
+// The server may learn of the client a moment later: it counts among
+// [ServerManager.Servers], and gets what is Broadcast, from the event Connected on
+// the server's side on. A client that must not miss a Broadcast asks the server
+// something by Request first.
 //
 // A server that is not there is tried again; one that has no place yet is waited
 // for, which the log says at level info. Final, and returned at once, are a server that speaks another version

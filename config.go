@@ -148,6 +148,10 @@ type ClientConfig struct {
 	// this. Each is drawn between half of that and all of it, and they start
 	// anew after a frame or a second of connection. 0 is 20 s.
 	//
+	// So after a long absence of the server a client may take this long to notice
+	// that it is back. A program that a person waits for would choose a second or
+	// so; many clients that lose the same server come back more gently with more.
+	//
 	// No pause is shorter than 5 ms. A bare number means nanoseconds, as in
 	// every time.Duration: RetryTimer: 20 is 5 ms here, and 20 seconds is
 	// 20*time.Second.

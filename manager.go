@@ -103,7 +103,9 @@ func (m *ServerManager) ReadContext(ctx context.Context, callback func(*Server, 
 }
 
 // Servers returns the Servers of the clients that are connected, in the order
-// of their ClientID. The slice is the caller's.
+// of their ClientID. The slice is the caller's. A client is among them from its
+// event Connected on, which may come a moment after its StartClient has returned: a
+// program that expects clients waits for those events.
 func (m *ServerManager) Servers() []*Server {
 	if m.turn != nil {
 		if m.server.StatusCode() == Connected {
@@ -116,7 +118,8 @@ func (m *ServerManager) Servers() []*Server {
 	return slices.Clone(m.clients)
 }
 
-// Broadcast writes a message to all clients that are connected. It never
+// Broadcast writes a message to all clients that are connected, as of Servers:
+// one of which the event Connected has not come yet is not among them. It never
 // waits: a client whose outbox has no room is left out. The error joins, for
 // each client that the message was not accepted for, why ([ErrFull], or
 // [ErrNotConnected] if it is about to leave) and for which; the others get it. [ErrReservedType], [ErrMsgTooLarge] and
