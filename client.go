@@ -82,7 +82,8 @@ type Client struct {
 // ([ErrVersion]) or does not encrypt where the client insists
 // ([ErrEncryptionRequired]), a refusal by the config's own Authorize
 // ([ErrUnauthorized]), and what only a person can mend, such as a missing
-// permission. A server whose Authorize refuses this client does not say so: it
+// permission; that is tried again only while the socket may be about to be opened
+// to this client, which is within 250 ms of its making. A server whose Authorize refuses this client does not say so: it
 // looks like one that is closing, and is tried again. The log, and the error of a
 // Timeout, say that this may be so.
 //

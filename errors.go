@@ -23,8 +23,8 @@ var (
 	// ErrName refuses a name, or the path that follows from it.
 	ErrName = errs.Name
 
-	// ErrInUse says that a live server has the name. It also matches
-	// [syscall.EADDRINUSE].
+	// ErrInUse says that a live server has the name and, on Linux, which process
+	// that is, if it can be seen. It also matches [syscall.EADDRINUSE].
 	ErrInUse = errs.InUse
 
 	// ErrReservedType refuses a message type outside 1 … 2147483647.

@@ -187,7 +187,8 @@ func (c *conn) endCall(call *call, f *control) {
 	}
 	if call.err == ErrNoReply {
 		s.asking.unanswered++
-		call.err = detailf(ErrNoReply, "the peer has ended the request without a reply")
+		call.err = detailf(ErrNoReply, "the peer has ended the request without a reply: "+
+			"its Handler has to reply, or to clone the request, before it returns")
 	}
 	call.wake()
 }

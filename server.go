@@ -42,10 +42,12 @@ type Server struct {
 
 // StartServer starts a server called config.Name and returns when clients can
 // connect. It fails with [ErrInUse] if a live server has the name, and with
-// [ErrName] if no socket can have it; the socket of a server that was killed
-// is taken over. A nil config and one that cannot work are errors that match
-// [fs.ErrInvalid] where no other sentinel fits. What the system refuses, such as
-// a missing folder or an unknown group, keeps the system's error.
+// [ErrName] if no socket can have it. The socket of a server that was killed is
+// taken over. If that was another user's, the error matches [fs.ErrPermission]: in
+// a sticky folder such as /tmp only its owner may remove it. A nil config and one
+// that cannot work are errors that match [fs.ErrInvalid] where no other sentinel
+// fits. What the system refuses, such as a missing folder or an unknown group,
+// keeps the system's error.
 func StartServer(config *ServerConfig) (*Server, error) {
 	cfg, err := config.withDefaults()
 	if err != nil {

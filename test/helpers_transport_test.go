@@ -47,8 +47,10 @@ var (
 const retryTimer = 20 * time.Millisecond
 
 // unixRoute is the named socket.
-func unixRoute(t testing.TB) *route {
-	dir := socketDir(t)
+func unixRoute(t testing.TB) *route { return unixRouteIn(socketDir(t)) }
+
+// unixRouteIn is the named socket in dir.
+func unixRouteIn(dir string) *route {
 	return &route{
 		server: func() ipc.ServerConfig { return ipc.ServerConfig{Name: "test", SocketDir: dir} },
 		client: ipc.ClientConfig{Name: "test", SocketDir: dir, RetryTimer: retryTimer},

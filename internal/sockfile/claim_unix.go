@@ -32,7 +32,8 @@ func claim(path string, perm Perm, log Log) (*net.UnixListener, fs.FileInfo, err
 			return nil, nil, err
 		}
 		if info.Mode().Type() != fs.ModeSocket {
-			return nil, nil, fmt.Errorf("what is there is not a socket (mode %v): %w", info.Mode(), fs.ErrExist)
+			return nil, nil, fmt.Errorf("what is there is not a socket (mode %v): "+
+				"move it away, or choose another Name or SocketDir: %w", info.Mode(), fs.ErrExist)
 		}
 		live, err := probe(path)
 		switch {

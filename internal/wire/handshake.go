@@ -102,9 +102,10 @@ func receiveOK(conn io.Reader) error {
 	case answerOK:
 		return nil
 	case answerVersion:
-		return errs.Detailf(errs.Version, "the client speaks another version of the protocol than %d", version)
+		return errs.Detailf(errs.Version, "the client speaks another version of the protocol than %d: update the older of the two programs", version)
 	case answerEncrypted:
-		return errs.Detailf(errs.EncryptionRequired, "the client insists on encryption")
+		return errs.Detailf(errs.EncryptionRequired, "the client insists on encryption, and this server does not encrypt: "+
+			"set Encryption in the server's config, or not in the client's")
 	}
 	return errs.Detailf(errs.Protocol, "answer %d in the handshake", answer[0])
 }
@@ -181,12 +182,13 @@ func (c *Client) receiveHello(conn io.ReadWriter) (sealed bool, err error) {
 	switch {
 	case theirs != version:
 		send(conn, answerVersion) // a courtesy: this connection is over
-		return false, errs.Detailf(errs.Version, "the server speaks version %d of the protocol, not %d", theirs, version)
+		return false, errs.Detailf(errs.Version, "the server speaks version %d of the protocol, not %d: update the older of the two programs", theirs, version)
 	case mode > sealedConnection:
 		return false, errs.Detailf(errs.Protocol, "connection mode %d in the handshake", mode)
 	case mode == plainConnection && c.RequireEncryption:
 		send(conn, answerEncrypted)
-		return false, errs.Detailf(errs.EncryptionRequired, "the server does not encrypt, and encryption is required")
+		return false, errs.Detailf(errs.EncryptionRequired, "the server does not encrypt, and encryption is required: "+
+			"set Encryption in the server's config, or not in the client's")
 	}
 	return mode == sealedConnection, nil
 }

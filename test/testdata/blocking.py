@@ -82,7 +82,7 @@ def check_answering(client):
             asked = pool.submit(client.request, ASK, b"")
             answer(client.read())
             gc.collect()
-            assert raises(ReplyError, asked.result).text.endswith("without a reply")
+            assert raises(ReplyError, asked.result).text.count("without a reply")
 
         asked = pool.submit(client.request, ASK, b"")
         with client.read() as request:
