@@ -22,20 +22,6 @@ import (
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
-// wantOnePrefix checks that an error says "ipc:" once, in front, and the rest
-// after it.
-func wantOnePrefix(t *testing.T, err error, rest string) {
-	t.Helper()
-	if err == nil {
-		t.Error("no error")
-		return
-	}
-	text := err.Error()
-	if !strings.HasPrefix(text, "ipc: ") || strings.Count(text, "ipc:") != 1 || !strings.Contains(text, rest) {
-		t.Errorf(`%q: want one "ipc: ", in front, and %q`, text, rest)
-	}
-}
-
 // Every error of StartServer has one prefix, and says what was being done.
 func TestStartServerErrors(t *testing.T) {
 	begin(t)

@@ -147,6 +147,20 @@ func wantElapsed(t testing.TB, what string, start time.Time, want time.Duration)
 	}
 }
 
+// wantOnePrefix checks that an error says "ipc:" once, in front, and the rest
+// after it.
+func wantOnePrefix(t *testing.T, err error, rest string) {
+	t.Helper()
+	if err == nil {
+		t.Error("no error")
+		return
+	}
+	text := err.Error()
+	if !strings.HasPrefix(text, "ipc: ") || strings.Count(text, "ipc:") != 1 || !strings.Contains(text, rest) {
+		t.Errorf(`%q: want one "ipc: ", in front, and %q`, text, rest)
+	}
+}
+
 // noError fails the test at once.
 func noError(t testing.TB, what string, err error) {
 	t.Helper()
