@@ -11,13 +11,14 @@ import (
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-// charts are the workloads that the plot shows. Beside all that took part in the
-// workload there is a bar for what ours does in others.
+// charts are the workloads that the plot shows. Beside the contestants of
+// plotted there is a bar for what ours does in others.
 var charts = []struct {
 	workload, metric, title string
 	also                    []own
 }{
 	{"roundtrip/64B", harness.P50, "Round trip of 64 bytes, median", []own{
+		{"request/64B", "a Request, replied to"},
 		{"roundtrip/64B/handler/beside", "by Handler, 2 clients"},
 		{"roundtrip/64B/busypoll", "with BusyPoll 50 µs"},
 	}},
@@ -25,36 +26,55 @@ var charts = []struct {
 	{"stream/64B", harness.Rate, "Stream of 64-byte messages to Read", []own{
 		{"stream/64B/handler", "to a Handler"},
 	}},
-	{"stream/64B/encrypted", harness.Rate, "Stream of 64-byte messages to Read, encrypted (the sockets are not)", nil},
 	{"stream/1MB", harness.Rate, "Stream of 1 MB messages to Read", nil},
 }
 
 // own is another workload of ours, and what its bar says.
 type own struct{ workload, label string }
 
+// plotted are the contestants in the plot: what a reader would use instead. The
+// table has all.
+var plotted = []string{ours, plain, buffered, fork, grpcName, "net/rpc"}
+
 // Measures of the drawing, in pixels.
 const (
 	plotWidth = 760
-	barsLeft  = 150
-	barsRight = plotWidth - 80 // what is right of it is for the last figure
+	barsLeft  = 170
+	barsRight = plotWidth - 90 // what is right of it is for the last figure
 	barHeight = 14
 	barStep   = 20
 	headRoom  = 34
 	footRoom  = 34
+	maxTicks  = 6 // of a scale, with zero
 )
 
-// plotStyle is grey on nothing, so that it suits a light page and a dark one.
-const plotStyle = `
-	text { font: 12px system-ui, sans-serif; fill: #808080 }
+// plotStyle is the style of the plot on a light page and on a dark one. The plot
+// has a background of its own: the page may be dark where the reader's system is
+// light.
+var plotStyle = palette{
+	page: "#ffffff", text: "#1f2328", muted: "#57606a", own: "#0860ca", socket: "#6e7781", peer: "#afb8c1",
+}.css() + "	@media (prefers-color-scheme: dark) {\n" + palette{
+	page: "#0d1117", text: "#e6edf3", muted: "#9da7b1", own: "#58a6ff", socket: "#8b949e", peer: "#565e67",
+}.css() + "	}\n"
+
+// palette has the colors of the plot. One is this library's, for bars and text.
+type palette struct{ page, text, muted, own, socket, peer string }
+
+func (p palette) css() string {
+	return fmt.Sprintf(`	.page { fill: %s }
+	text { font: 13px system-ui, sans-serif; fill: %s }
 	.title { font-size: 14px; font-weight: 600 }
 	.name { text-anchor: end }
-	.tick { text-anchor: middle; font-size: 10px }
-	.own { font-weight: 600; fill: #3b8eea }
-	.grid { stroke: #808080; stroke-opacity: .25 }
-	rect { fill: #808080; fill-opacity: .4 }
-	rect.socket { fill-opacity: .8 }
-	rect.own { fill: #3b8eea; fill-opacity: 1 }
-`
+	.tick { text-anchor: middle; font-size: 11px }
+	.note { font-size: 11px }
+	.unit, .tick, .note { fill: %s }
+	text.own { font-weight: 600; fill: %[4]s }
+	.grid { stroke: %[3]s; stroke-opacity: .25 }
+	rect.own { fill: %[4]s }
+	rect.socket { fill: %s }
+	rect.peer { fill: %s }
+`, p.page, p.text, p.muted, p.own, p.socket, p.peer)
+}
 
 // bar is a contestant's figure.
 type bar struct {
@@ -86,7 +106,7 @@ func (b bar) class() string {
 	return "peer"
 }
 
-// plot draws bars on logarithmic scales, the best on top.
+// plot draws bars on linear scales from zero, the best on top.
 func (r *report) plot() []byte {
 	var body bytes.Buffer
 	y := 0
@@ -102,9 +122,9 @@ func (r *report) plot() []byte {
 	}
 	var out bytes.Buffer
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%[1]d" height="%[2]d">`, plotWidth, y+16)
-	fmt.Fprintf(&out, "\n<style>%s</style>\n", plotStyle)
+	fmt.Fprintf(&out, "\n<style>\n%s</style>\n<rect class=\"page\" width=\"100%%\" height=\"100%%\"/>\n", plotStyle)
 	out.Write(body.Bytes())
-	fmt.Fprintf(&out, `<text x="8" y="%d" class="note" font-size="10">%s</text>`+"\n</svg>\n", y+4, escape(r.System.String()))
+	fmt.Fprintf(&out, `<text x="8" y="%d" class="note">%s</text>`+"\n</svg>\n", y+4, escape(r.System.String()))
 	return out.Bytes()
 }
 
@@ -116,7 +136,9 @@ func (r *report) bars(w result, m metric, also []own) []bar {
 		}
 	}
 	for _, name := range r.Names {
-		add(w, name, "")
+		if slices.Contains(plotted, name) {
+			add(w, name, "")
+		}
 	}
 	for _, a := range also {
 		if w, ok := r.find(a.workload); ok {
@@ -134,15 +156,11 @@ func (r *report) bars(w result, m metric, also []own) []bar {
 
 // drawChart draws one chart below y, and returns where it ends.
 func drawChart(out *bytes.Buffer, y int, title string, m metric, bars []bar) int {
-	least, most := bars[0].value, bars[0].value
+	most := bars[0].value
 	for _, b := range bars {
-		least, most = min(least, b.value), max(most, b.value)
+		most = max(most, b.value)
 	}
-	// The least bar has to be seen: the scale begins at half of it at most.
-	lo, hi := math.Floor(math.Log10(least/2)), math.Log10(most)
-	x := func(v float64) float64 {
-		return barsLeft + (math.Log10(v)-lo)/(hi-lo)*(barsRight-barsLeft)
-	}
+	x := func(v float64) float64 { return barsLeft + v/most*(barsRight-barsLeft) }
 	better := "more is better"
 	if m.lower {
 		better = "less is better"
@@ -150,15 +168,28 @@ func drawChart(out *bytes.Buffer, y int, title string, m metric, bars []bar) int
 	top := y + headRoom
 	bottom := top + len(bars)*barStep
 	fmt.Fprintf(out, `<text x="8" y="%d" class="title">%s</text>`+"\n", y+20, escape(title))
-	fmt.Fprintf(out, `<text x="%d" y="%d" class="name">%s, %s, logarithmic</text>`+"\n",
-		plotWidth-8, y+20, escape(m.unit), better)
-	for d := lo; d <= hi; d++ {
-		drawTick(out, x(math.Pow(10, d)), top, bottom, digits(math.Pow(10, d)))
+	fmt.Fprintf(out, `<text x="%d" y="%d" class="name unit">%s, %s</text>`+"\n", plotWidth-8, y+20, escape(m.unit), better)
+	step := tickStep(most)
+	for i := 0; float64(i)*step <= most; i++ {
+		v := float64(i) * step
+		drawTick(out, x(v), top, bottom, digits(v))
 	}
 	for i, b := range bars {
 		drawBar(out, top+i*barStep, x(b.value), b)
 	}
 	return bottom + footRoom
+}
+
+// tickStep returns the distance of the ticks on a scale from zero to most: 1, 2 or
+// 5 times a power of ten.
+func tickStep(most float64) float64 {
+	step := math.Pow(10, math.Floor(math.Log10(most))-1)
+	for _, f := range []float64{1, 2, 5, 10} {
+		if most/(step*f) < maxTicks {
+			return step * f
+		}
+	}
+	return step * 20
 }
 
 func drawTick(out *bytes.Buffer, x float64, top, bottom int, label string) {

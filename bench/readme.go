@@ -10,7 +10,7 @@ import (
 	"github.com/joe-at-startupmedia/golang-ipc/bench/harness"
 )
 
-// highlights are the rows of the README of the library: eight at most.
+// highlights are the rows of the short table in bench/README.md: eight at most.
 var highlights = []struct{ workload, metric, label string }{
 	{"roundtrip/64B", harness.P50, "round trip 64 B"},
 	{"roundtrip/64B/handler/beside", harness.P50, "the same by Handler, beside a second client"},
@@ -32,13 +32,14 @@ var readmeColumns = []struct{ name, title string }{
 	{grpcName, "gRPC"},
 }
 
-// What is between these two lines of the README is written by intoReadme.
+// What is between these two lines of README.md in this folder is written by
+// intoReadme.
 const (
 	readmeBegin = "<!-- bench:begin -->\n"
 	readmeEnd   = "<!-- bench:end -->\n"
 )
 
-// intoReadme replaces the figures in the README file.
+// intoReadme replaces the figures in a README file.
 func (r *report) intoReadme(file string) error {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -56,7 +57,7 @@ func (r *report) intoReadme(file string) error {
 // readme is the short table, with what has to be known to read it.
 func (r *report) readme() []byte {
 	var out bytes.Buffer
-	fmt.Fprint(&out, "![Round trips and streams of this library, sockets and other libraries](bench/plot.svg)\n\n| | |")
+	fmt.Fprint(&out, "| | |")
 	rule := "|---|---|"
 	for _, c := range readmeColumns {
 		if slices.Contains(r.Names, c.name) {

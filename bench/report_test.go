@@ -5,9 +5,12 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -138,7 +141,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := string(text)
-	if !strings.HasPrefix(got, "before\n"+readmeBegin+"![") || !strings.HasSuffix(got, "\n"+readmeEnd+"after\n") ||
+	if !strings.HasPrefix(got, "before\n"+readmeBegin+"| | |") || !strings.HasSuffix(got, "\n"+readmeEnd+"after\n") ||
 		strings.Contains(got, "old") || !strings.Contains(got, "\n| round trip 64 B, median | µs | 20 | 10 | 90 * |\n") {
 		t.Errorf("got\n%s", got)
 	}
@@ -169,6 +172,86 @@ func TestPlotIsXML(t *testing.T) {
 			return
 		} else if err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// The bars begin at zero, so that their lengths are in the ratio of their figures.
+func TestPlotIsLinear(t *testing.T) {
+	bars := regexp.MustCompile(`<rect x="\d+" y="\d+" width="([\d.]+)"`).FindAllStringSubmatch(string(sample().plot()), -1)
+	var widths []float64
+	for _, b := range bars {
+		w, err := strconv.ParseFloat(b[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		widths = append(widths, w)
+	}
+	// The plain socket has 10 µs, ours 20 and the fork 90; mangos is not plotted.
+	if len(widths) != 3 || math.Abs(widths[1]/widths[0]-2) > 0.01 || math.Abs(widths[2]/widths[0]-9) > 0.01 {
+		t.Errorf("the bars are %v long, want them as 10, 20 and 90", widths)
+	}
+}
+
+// All text can be read on a light page and on a dark one: WCAG asks for a contrast
+// of 4.5, and of 3 for bars.
+func TestPlotContrast(t *testing.T) {
+	light, dark, ok := strings.Cut(plotStyle, "@media (prefers-color-scheme: dark)")
+	if !ok {
+		t.Fatal("there is no style for a dark page")
+	}
+	for scheme, style := range map[string]string{"light": light, "dark": dark} {
+		page := ""
+		for _, rule := range regexp.MustCompile(`(?m)^\t(.*) \{.*fill: (#[0-9a-f]{6}) \}`).FindAllStringSubmatch(style, -1) {
+			selector, color := rule[1], rule[2]
+			if selector == ".page" {
+				page = color
+				continue
+			}
+			least := 4.5
+			switch selector {
+			case "rect.peer": // each has its figure beside it
+				least = 1.5
+			case "rect.own", "rect.socket":
+				least = 3
+			}
+			if c := contrast(t, color, page); c < least {
+				t.Errorf("%s: %s has a contrast of %.2f, want %v", scheme, selector, c, least)
+			}
+		}
+		if page == "" {
+			t.Errorf("%s: there is no background", scheme)
+		}
+	}
+}
+
+// contrast of two colors, as WCAG defines it.
+func contrast(t *testing.T, a, b string) float64 {
+	t.Helper()
+	luminance := func(color string) (l float64) {
+		n, err := strconv.ParseUint(color[1:], 16, 24)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, weight := range []float64{0.2126, 0.7152, 0.0722} {
+			v := float64(n>>(16-8*i)&0xff) / 255
+			if v <= 0.04045 {
+				v /= 12.92
+			} else {
+				v = math.Pow((v+0.055)/1.055, 2.4)
+			}
+			l += weight * v
+		}
+		return l
+	}
+	la, lb := luminance(a), luminance(b)
+	return (max(la, lb) + 0.05) / (min(la, lb) + 0.05)
+}
+
+func TestTickStep(t *testing.T) {
+	for most, want := range map[float64]float64{9.99: 2, 10: 2, 18.5: 5, 146: 50, 7.34: 2, 5: 1, 93.8: 20, 0.28: 0.05} {
+		if got := tickStep(most); math.Abs(got-want) > want/1000 {
+			t.Errorf("up to %v: %v, want %v", most, got, want)
 		}
 	}
 }
