@@ -30,7 +30,8 @@ func ExampleServerConfig_authorize() {
 
 	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	// Output: a process of ours, or root's
@@ -63,7 +64,10 @@ func ExampleServer_Peer() {
 
 	peer, err := server.Peer()
 	fmt.Println(peer.PID == os.Getpid(), err)
-	// Output: true <nil>
+	fmt.Println(peer.UID == uint32(os.Geteuid()), peer.GID == uint32(os.Getegid()))
+	// Output:
+	// true <nil>
+	// true true
 }
 
 func ExampleSameUser() {

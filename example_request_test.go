@@ -52,12 +52,14 @@ func ExampleClient_Request() {
 
 	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	reply, err := client.Request(context.Background(), 1, []byte("world"))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Printf("%d %s\n", reply.MsgType, reply.Data)
 	// Output: 2 hello, world
@@ -111,7 +113,8 @@ func ExampleServer_Request() {
 
 	reply, err := server.Request(context.Background(), 1, []byte("Who is there?"))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Printf("%s\n", reply.Data)
 	// Output: the client
@@ -133,7 +136,8 @@ func ExampleClient_RequestParts() {
 
 	for part, err := range client.RequestParts(context.Background(), 1, []byte("one two three")) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Printf("%s\n", part.Data)
 	}
@@ -161,7 +165,8 @@ func ExampleClient_RequestParts_break() {
 
 	for part, err := range client.RequestParts(context.Background(), 1, nil) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Printf("%s\n", part.Data)
 		if string(part.Data) == "2" {
@@ -189,7 +194,8 @@ func ExampleMessage_IsRequest() {
 	for message, err := range server.Messages(context.Background()) {
 		switch {
 		case err != nil:
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		case message.IsRequest():
 			fmt.Printf("%s: it waits for a reply\n", message.Data)
 			message.Reply(1, nil)
@@ -272,7 +278,8 @@ func ExampleMessage_ReplyPart() {
 	fmt.Printf("%s %v\n", reply.Data, err)
 	for part, err := range client.RequestParts(context.Background(), 1, nil) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Printf("%s\n", part.Data)
 	}
@@ -299,7 +306,8 @@ func ExampleMessage_ReplyEnd() {
 		parts := 0
 		for _, err := range client.RequestParts(context.Background(), 1, []byte(data)) {
 			if err != nil {
-				log.Fatal(err)
+				fmt.Println(err)
+				return
 			}
 			parts++
 		}

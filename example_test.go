@@ -72,7 +72,8 @@ func Example() {
 	go func() {
 		client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
 		if err != nil {
-			log.Fatal(err)
+			log.Print(err)
+			return
 		}
 		defer client.Close() // sends what Write has accepted
 		if err := client.Write(1, []byte("hello, server")); err != nil {
@@ -141,13 +142,15 @@ func ExampleStartClient() {
 		RetryTimer: 50 * time.Millisecond, // the longest pause between attempts
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	for {
 		message, err := client.Read()
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		if message.MsgType > 0 {
 			fmt.Printf("%s\n", message.Data)
@@ -247,7 +250,8 @@ func ExampleServer_Write() {
 	for range 2 {
 		message, err := client.Read()
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Printf("%d %s\n", message.MsgType, message.Data)
 	}
@@ -293,7 +297,8 @@ func ExampleClient_ReadTimed() {
 
 	message, err := client.ReadTimed(10*time.Millisecond, ipc.TimeoutMessage)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	if message == ipc.TimeoutMessage {
 		fmt.Println("nothing yet")
@@ -429,12 +434,13 @@ func ExampleServerManager_Read() {
 	for i, client := range clients {
 		client.Write(i+1, []byte("Who am I?"))
 	}
-	for answered := 0; answered < len(clients); {
+	var closed error
+	for answered := 0; answered < len(clients) && closed == nil; {
 		server.ServerManager.Read(func(s *ipc.Server, message *ipc.Message, err error) {
-			if err != nil {
-				log.Fatal(err) // the server was closed
-			}
-			if message.MsgType > 0 {
+			switch {
+			case err != nil:
+				closed = err // the loop has to end
+			case message.MsgType > 0:
 				s.Write(message.MsgType, fmt.Appendf(nil, "You are number %d.", s.ClientID()))
 				answered++
 			}
@@ -461,8 +467,8 @@ func ExampleServerManager_ReadTimed() {
 		server.ServerManager.ReadTimed(100*time.Millisecond, ipc.TimeoutMessage,
 			func(s *ipc.Server, message *ipc.Message, err error) {
 				switch {
-				case err != nil:
-					log.Fatal(err)
+				case err != nil: // the server was closed
+					idle = true
 				case message == ipc.TimeoutMessage:
 					fmt.Println("nothing for a while")
 					idle = true
@@ -614,7 +620,8 @@ func ExampleClientConfig_dial() {
 		},
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	fmt.Println(client.Status())
@@ -643,7 +650,8 @@ func ExampleServerConfig_listener() {
 		},
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	fmt.Println(client.Write(1, []byte("over TCP")))
@@ -675,7 +683,8 @@ func ExampleServerConfig_handler() {
 
 	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	client.Read() // Connecting
@@ -743,7 +752,8 @@ func ExampleMessage_Clone() {
 
 	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer client.Close()
 	client.Write(1, []byte("one"))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the README's recipe for another machine: OpenSSH forwards the socket.
+# Tests the recipe of README.md beside it: OpenSSH forwards the socket.
 #
 #   ssh -N -L LOCAL.sock:REMOTE.sock HOST
 #

@@ -1,13 +1,15 @@
-// Command readme runs the Go snippets of README.md. The other file of this
-// program is made from them by readme_test.go: a function for each.
+// Command guides runs the Go snippets of the guides. The other file of this
+// program is made from them by guides_test.go: a function for each.
 package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
-	"sync"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
@@ -15,122 +17,123 @@ import (
 // dir is the folder of all sockets.
 var dir = os.Args[1]
 
+// The two sides of TLS, for the snippet about it.
+var serverTLS, clientTLS *tls.Config
+
 func main() {
 	ctx := context.Background()
+	web := httptest.NewTLSServer(nil)
+	serverTLS = web.TLS
+	clientTLS = web.Client().Transport.(*http.Transport).TLSClientConfig
+	defer web.Close()
 
-	serving, stop := context.WithCancel(ctx)
-	var server sync.WaitGroup
-	server.Go(func() { run(serving, "A server and a client/1", nil, nil) })
-	run(ctx, "A server and a client/2", nil, nil)
-	stop()
-	server.Wait()
-
-	s, c := pair(ipc.ServerConfig{Name: "reading"})
-	check(s.Write(7, []byte("seven")))
-	check(s.Flush(ctx))
-	check(c.Close()) // what has arrived is still read
-	run(ctx, "Reading/1", s, c)
-	check(s.Close())
-
-	s, c = pair(ipc.ServerConfig{Name: "timed"})
-	drain(c, 2)
-	check(s.Write(1, []byte("in time")))
-	run(ctx, "Reading/2", s, c)
-	check(c.Close())
-	check(s.Close())
-
-	serving, stop = context.WithCancel(ctx)
-	server.Go(func() { run(serving, "Many clients/1", nil, nil) })
-	c, err := ipc.StartClient(&ipc.ClientConfig{Name: "many", SocketDir: dir})
+	s, err := ipc.StartServer(&ipc.ServerConfig{Name: "many", SocketDir: dir, MultiMode: true})
 	check(err)
-	drain(c, 2)
-	check(c.Write(1, []byte("echo")))
-	fmt.Printf("%s\n", drain(c, 1).Data)
-	stop()
-	server.Wait()
-	check(c.Close())
-
-	s, c = pair(ipc.ServerConfig{Name: "manager", MultiMode: true})
+	c := connect("many")
 	s.ServerManager.Read(func(*ipc.Server, *ipc.Message, error) {}) // Connected
-	check(c.Write(1, []byte("to the manager")))
-	run(ctx, "Many clients/2", s, c)
-	run(ctx, "Many clients/3", s, c)
-	fmt.Printf("%s\n", drain(c, 3).Data)
+	run(ctx, "README.md: Many clients/1", s, nil)
+	fmt.Println(read(c))
 	check(c.Close())
 	check(s.Close())
 
-	serving, stop = context.WithCancel(ctx)
-	server.Go(func() { run(serving, "Handlers/1", nil, nil) })
-	c, err = ipc.StartClient(&ipc.ClientConfig{Name: "handled", SocketDir: dir})
-	check(err)
-	drain(c, 2)
-	check(c.Write(1, []byte("echo of the handler")))
-	fmt.Printf("%s\n", drain(c, 1).Data)
-	stop()
-	server.Wait()
-	check(c.Close())
-
-	serving, stop = context.WithCancel(ctx)
-	server.Go(func() { run(serving, "Requests/1", nil, nil) })
-	c, err = ipc.StartClient(&ipc.ClientConfig{Name: "asked", SocketDir: dir})
-	check(err)
-	run(ctx, "Requests/2", nil, c)
-	_, err = c.Request(ctx, 3, nil)
-	fmt.Println(err)
-	stop()
-	server.Wait()
-	check(c.Close())
-
-	s, c = pair(ipc.ServerConfig{Name: "writing"})
-	run(ctx, "Writing/1", s, c)
-	s.Read() // Connected
-	m, err := s.Read()
-	check(err)
-	fmt.Printf("%s\n", m.Data)
-	check(c.Close())
-	check(s.Close())
-
-	run(ctx, "Errors/1", nil, nil)
-	run(ctx, "Permissions/1", nil, nil)
-	run(ctx, "Logging/1", nil, nil)
+	migrating(ctx)
+	run(ctx, "example/remote/README.md: With TLS/1", nil, nil)
 	for name := range snippets {
 		log.Fatalf("%s: this snippet is not run", name)
 	}
 }
 
-var mu sync.Mutex // guards snippets
+// migrating runs the snippets of docs/MIGRATING.md.
+func migrating(ctx context.Context) {
+	const file = "docs/MIGRATING.md: "
 
-// run runs a snippet, once.
-func run(ctx context.Context, name string, server *ipc.Server, client *ipc.Client) {
-	mu.Lock()
+	stop := serve(ctx, file+"A server that answers/1")
+	run(ctx, file+"A client that waits for its connection/1", nil, nil)
+	c := connect("calc")
+	check(c.Write(1, []byte("eight")))
+	fmt.Println(read(c))
+	stop()
+	check(c.Close())
+
+	stop = serve(ctx, file+"A server with many clients/1")
+	c, c2 := connect("room"), connect("room")
+	for _, client := range []*ipc.Client{c, c2} {
+		check(client.Write(1, []byte("to all"))) // the server knows it from then on
+		fmt.Println(read(client))
+	}
+	fmt.Println(read(c), "again")
+	stop()
+	check(c.Close())
+	check(c2.Close())
+
+	stop = serve(ctx, file+"Ask, and wait for the answer/1")
+	run(ctx, file+"Ask, and wait for the answer/2", nil, nil)
+	stop()
+
+	run(ctx, file+"Many answers to one question/1", nil, nil)
+
+	stop = serve(ctx, file+"From a plain net.UnixConn/1")
+	c = connect("echo")
+	check(c.Write(1, []byte("echo")))
+	fmt.Println(read(c))
+	stop()
+	check(c.Close())
+
+	run(ctx, file+"From net/rpc/1", nil, nil)
+	run(ctx, file+"From gRPC over a Unix socket/1", nil, nil)
+}
+
+type snippet = func(ctx context.Context, server *ipc.Server, client *ipc.Client) error
+
+// take returns a snippet, once.
+func take(name string) snippet {
 	f := snippets[name]
 	delete(snippets, name)
-	mu.Unlock()
 	if f == nil {
 		log.Fatalf("%s: there is no such snippet", name)
 	}
 	fmt.Println("==", name)
-	f(ctx, server, client)
+	return f
 }
 
-// pair returns a server and a client of its.
-func pair(config ipc.ServerConfig) (*ipc.Server, *ipc.Client) {
-	config.SocketDir = dir
-	server, err := ipc.StartServer(&config)
-	check(err)
-	client, err := ipc.StartClient(&ipc.ClientConfig{Name: config.Name, SocketDir: dir})
-	check(err)
-	return server, client
-}
-
-// drain reads n messages or events, and returns the last one.
-func drain(client *ipc.Client, n int) (m *ipc.Message) {
-	for range n {
-		var err error
-		m, err = client.Read()
-		check(err)
+// run runs a snippet.
+func run(ctx context.Context, name string, server *ipc.Server, client *ipc.Client) {
+	if err := take(name)(ctx, server, client); err != nil {
+		log.Fatalf("%s: %v", name, err)
 	}
-	return m
+}
+
+// serve runs a snippet that serves until its context ends, and returns what ends
+// it.
+func serve(ctx context.Context, name string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	f := take(name)
+	ended := make(chan error)
+	go func() { ended <- f(ctx, nil, nil) }()
+	return func() {
+		cancel()
+		if err := <-ended; err != nil {
+			log.Fatalf("%s: %v", name, err)
+		}
+	}
+}
+
+// connect returns a client that is connected.
+func connect(name string) *ipc.Client {
+	client, err := ipc.StartClient(&ipc.ClientConfig{Name: name, SocketDir: dir})
+	check(err)
+	return client
+}
+
+// read returns the data of the next message.
+func read(client *ipc.Client) string {
+	for {
+		m, err := client.Read()
+		check(err)
+		if m.MsgType > 0 {
+			return string(m.Data)
+		}
+	}
 }
 
 func check(err error) {
