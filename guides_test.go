@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
 // guides returns the guides: their paths and texts.
@@ -423,6 +425,107 @@ func parse(t *testing.T, dir string, wanted func(path string) bool) map[string]*
 		noError(t, "ParseFile", err)
 	}
 	return files
+}
+
+// TestDocNames checks that the package documentation leaves no error, event,
+// log attribute or field of a configuration out.
+func TestDocNames(t *testing.T) {
+	doc, files := packageDoc(t)
+	_, logging, _ := strings.Cut(doc, "# Logging")
+	logging, _, _ = strings.Cut(logging, "\n# ")
+	for _, attribute := range []string{"socket", "client", "peer", "reason", "error", "repeated", "pause"} {
+		if !strings.Contains(logging, attribute) {
+			t.Errorf("there is nothing about the attribute %s under Logging", attribute)
+		}
+	}
+	for _, status := range []ipc.Status{ipc.Connecting, ipc.Connected, ipc.Disconnected, ipc.ReConnecting,
+		ipc.Timeout, ipc.Error, ipc.Closed} {
+		if !strings.Contains(doc, fmt.Sprintf("%q", status.String())) {
+			t.Errorf("there is nothing about the event %q", status)
+		}
+	}
+	for _, name := range exported(files) {
+		config, field, isField := strings.Cut(name, ".")
+		switch {
+		case strings.HasPrefix(name, "Err") && name != "Error":
+			if !strings.Contains(doc, "["+name+"]") {
+				t.Errorf("there is nothing about %s", name)
+			}
+		case isField && strings.HasSuffix(config, "Config"):
+			if !regexp.MustCompile(`\b` + field + `\b`).MatchString(doc) {
+				t.Errorf("there is nothing about %s", name)
+			}
+		}
+	}
+}
+
+// TestDocIsPinned checks the comments of tests that say which promise of the package
+// documentation they pin, such as
+//
+//	// Pins doc.go, "Reading": nothing is lost, duplicated or reordered
+//
+// The promise has to stand in that section, and each paragraph and each item of a
+// list has to be pinned by a test.
+func TestDocIsPinned(t *testing.T) {
+	doc, _ := packageDoc(t)
+	type place struct{ section, text string }
+	var places []place // paragraphs and items
+	section := ""
+	for _, paragraph := range strings.Split(doc, "\n\n") {
+		if title, ok := strings.CutPrefix(paragraph, "# "); ok {
+			section = title
+			continue
+		}
+		if strings.HasPrefix(paragraph, "\t") {
+			continue // code
+		}
+		for _, text := range strings.Split(paragraph, "\n  - ") {
+			text = strings.TrimPrefix(text, "  - ")
+			places = append(places, place{section, strings.Join(strings.Fields(docLink.ReplaceAllString(text, "$1")), " ")})
+		}
+	}
+
+	pinned := make([]bool, len(places))
+	noError(t, "WalkDir", filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") || path == "guides_test.go" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, pin := range pin.FindAllStringSubmatch(string(text), -1) {
+			found := false
+			for i, p := range places {
+				if p.section == pin[1] && strings.Contains(p.text, pin[2]) {
+					pinned[i], found = true, true
+				}
+			}
+			if !found {
+				t.Errorf("%s: doc.go does not say under %q: %s", path, pin[1], pin[2])
+			}
+		}
+		return err
+	}))
+	for i, p := range places {
+		if pinned[i] || p.section == "" || slices.ContainsFunc(promisesNothing, func(s string) bool { return strings.HasPrefix(p.text, s) }) {
+			continue
+		}
+		t.Errorf("no test pins what doc.go says under %q: %s", p.section, p.text)
+	}
+}
+
+var (
+	docLink = regexp.MustCompile(`\[([^\]]+)\]`)
+	pin     = regexp.MustCompile(`(?m)^// Pins doc\.go, "([^"]+)": (.*)$`)
+)
+
+// promisesNothing has the beginnings of what is advice, or leads to what follows.
+var promisesNothing = []string{
+	"and a client that makes one:",
+	"Left out on purpose are:",
+	"Nothing has to be tuned.",
+	"ErrNoReply, ErrNoRequests, ErrNotAsked, *ReplyError and ErrFull: see Requests.",
+	"A program that does nothing but receive",
+	"In MultiMode each client has a goroutine",
+	"docs/MIGRATING.md",
 }
 
 // exported returns the exported names of the package: functions, types, variables

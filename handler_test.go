@@ -244,6 +244,8 @@ func TestHandlerHoldsUpAdmission(t *testing.T) {
 }
 
 // Close does not wait for a Handler that runs, nor for a timer.
+//
+// Pins doc.go, "Handlers": Close, which does not wait for it
 func TestCloseBesideAHandler(t *testing.T) {
 	eachMode(t, func(t *testing.T, multi bool) {
 		h := startHandled(t, never, multi)

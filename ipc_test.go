@@ -16,6 +16,8 @@ import (
 
 // A server listens under a name, and a client connects to that name. Both then
 // read what has happened to the connection as events, before any message.
+//
+// Pins doc.go, "Starting": StartServer returns when clients can connect, StartClient when it has connected
 func TestStart(t *testing.T) {
 	name := uniqueName()
 	_, err := ipc.StartClient(&ipc.ClientConfig{Name: name, Timeout: 20 * time.Millisecond})
@@ -39,6 +41,8 @@ func TestStart(t *testing.T) {
 
 // Messages have a type above 0 and any bytes, and arrive in order, each once.
 // The sender may change its bytes as soon as Write has returned.
+//
+// Pins doc.go, "Writing": copy the message into a queue and return
 func TestWrite(t *testing.T) {
 	server, client := start(t, ipc.ServerConfig{MaxMsgSize: 100})
 	data := []byte("ping")
@@ -60,6 +64,8 @@ func TestWrite(t *testing.T) {
 
 // ReadTimed and ReadContext give up waiting, and lose nothing by it. Messages
 // is an iterator over what Read would return.
+//
+// Pins doc.go, "Reading": Client.Read waits without a limit
 func TestRead(t *testing.T) {
 	server, client := start(t, ipc.ServerConfig{})
 	if m, err := client.ReadTimed(time.Millisecond, nil); err != nil || m != ipc.TimeoutMessage {
@@ -94,6 +100,8 @@ func TestRead(t *testing.T) {
 
 // In MultiMode each client has a Server of its own. The ServerManager reads from
 // all of them, and writes to all of them.
+//
+// Pins doc.go, "Many clients": any number of clients on its one socket, and for each of them another Server
 func TestMultiMode(t *testing.T) {
 	name := uniqueName()
 	server, err := ipc.StartServer(&ipc.ServerConfig{Name: name, MultiMode: true})

@@ -399,6 +399,8 @@ func TestArrivedIsReadAfterAFailedWrite(t *testing.T) {
 
 // When no caller has been in Read for the delay the loop reads, and it does not
 // while callers come and go.
+//
+// Pins doc.go, "Reading": since it then reads the socket itself
 func TestLoopReadsWhenNoCallerDoes(t *testing.T) {
 	s := startReaderServer(t, time.Millisecond, false)
 	server, c := s.connect()

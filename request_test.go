@@ -73,6 +73,8 @@ func TestRequestsTakeTurns(t *testing.T) {
 
 // A Request reads by itself, the announcement and the reply, also when the loop
 // has the role, or a caller of Read leaves it.
+//
+// Pins doc.go, "Requests": A goroutine that waits in Request reads the connection if no other does
 func TestRequestReads(t *testing.T) {
 	server := newAnswering(t)
 	client := newClientOf(t, server, ClientConfig{loopDelay: never})

@@ -10,7 +10,8 @@ import (
 
 // Write sends a message of type msgType, 1 to 2147483647, and returns when it
 // is accepted: queued, in order, and sent as soon as possible. It copies data,
-// which the caller may use again at once.
+// which the caller may use again at once. A program that exits then, without Close
+// or Flush, loses what is still queued, which may be all of it.
 //
 // It waits while the outbox (4 MiB) has no room, and on a Server that has not
 // had its first client yet, for the client. A message of 32 KiB or more is not

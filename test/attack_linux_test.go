@@ -248,6 +248,8 @@ func needRoot(t *testing.T) {
 }
 
 // What a server asks for is what another user gets.
+//
+// Pins doc.go, "Security": by default only processes of the same user, and root
 func TestStrangerAtTheDoor(t *testing.T) {
 	parallel(t)
 	needRoot(t)
@@ -314,6 +316,8 @@ func TestStrangerAtTheDoor(t *testing.T) {
 
 // A server that another user runs under the name is none for a client that
 // wants its own user's.
+//
+// Pins doc.go, "Security": have the client check the server
 func TestStrangersServer(t *testing.T) {
 	needRoot(t)
 	begin(t)

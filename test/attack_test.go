@@ -177,6 +177,8 @@ var leavings = map[string]func(*wireConn){
 
 // Whatever is wrong before a peer is connected costs it the connection, counts
 // as a failure, and affects no other client.
+//
+// Pins doc.go, "Security": loses its own connection; other peers are not affected
 func TestBadOpenings(t *testing.T) {
 	for _, sealed := range []bool{false, true} {
 		var tweaks []tweak
@@ -476,6 +478,8 @@ func TestSilentServers(t *testing.T) {
 }
 
 // Memory follows the bytes that arrive, not the length that is claimed.
+//
+// Pins doc.go, "Security": A length is checked before memory is allocated for it
 func TestClaimedMemory(t *testing.T) {
 	const (
 		peers   = 20
@@ -552,6 +556,8 @@ func TestClaimedMemory(t *testing.T) {
 }
 
 // A peer that is refused does not get, and does not give, a single byte.
+//
+// Pins doc.go, "Security": Authorize is called before the first byte is exchanged
 func TestAuthorizeOnTheServer(t *testing.T) {
 	eachSetup(t, unixSetups, func(t *testing.T, s setup) {
 		route := s.open(t)
@@ -672,6 +678,8 @@ func TestAuthorizeAtReconnect(t *testing.T) {
 }
 
 // Where the system does not identify peers, a side that checks them refuses all.
+//
+// Pins doc.go, "Security": an Authorize that is set refuses all
 func TestAuthorizeFailsClosed(t *testing.T) {
 	for _, tr := range transports {
 		if !slices.Contains([]string{"tcp", "tls", "pipe"}, tr.name) {
@@ -809,6 +817,8 @@ func (h *lineCounter) count() (lines int, repeated int64) {
 
 // A flood of bad peers is no flood of lines: two a second at most, and none of
 // the failures is left out of account.
+//
+// Pins doc.go, "Logging": repeated: how many lines of the same kind were left out before this one
 func TestFailuresAreSummedUpInTheLog(t *testing.T) {
 	eachBubble(t, func(t *testing.T, s setup) {
 		route := s.open(t)
@@ -849,6 +859,8 @@ func TestFailuresAreSummedUpInTheLog(t *testing.T) {
 }
 
 // A single failure makes a single line, which says who it was.
+//
+// Pins doc.go, "Logging": peer: the process at the other end, as peer.pid, peer.uid and peer.gid
 func TestFailureNamesThePeer(t *testing.T) {
 	skipWithoutPeers(t, nil)
 	eachSetup(t, unixSetups, func(t *testing.T, s setup) {
@@ -874,6 +886,8 @@ func TestFailureNamesThePeer(t *testing.T) {
 
 // Clients that come, send and leave fill the memory of a program that does not
 // read up to a bound, and no message is lost by that.
+//
+// Pins doc.go, "Many clients": while 64 MiB of that are unread, no new client gets a place
 func TestMemoryOfThoseWhoLeft(t *testing.T) {
 	begin(t)
 	const (

@@ -13,6 +13,8 @@ import (
 )
 
 // Close may be called again and concurrently: each call returns.
+//
+// Pins doc.go, "Starting": They may be called from any goroutine, more than once
 func TestCloseIsIdempotent(t *testing.T) {
 	eachPair(t, everySetup, func(t *testing.T, p *pair) {
 		var wg sync.WaitGroup
@@ -35,6 +37,8 @@ func TestCloseIsIdempotent(t *testing.T) {
 }
 
 // Close wakes every call that waits.
+//
+// Pins doc.go, "Starting": wake every call that waits
 func TestCloseWakesEveryCall(t *testing.T) {
 	reads := map[string]func(side) error{
 		"Read":        func(e side) error { return second(e.Read()) },
@@ -292,6 +296,8 @@ func TestCloseOfAReaderFreesTheWriter(t *testing.T) {
 
 // 200 starts and ends in every order: begin and socketDir see that nothing is
 // left.
+//
+// Pins doc.go, "Starting": leave no goroutine, descriptor or file behind
 func TestStartCloseCycles(t *testing.T) {
 	eachSetup(t, unixSetups, func(t *testing.T, s setup) {
 		route := s.open(t)
@@ -406,6 +412,8 @@ func TestBroadcastDuringClose(t *testing.T) {
 
 // Close of nothing does nothing, so that it can be deferred before the error of
 // the start is looked at.
+//
+// Pins doc.go, "Starting": and on nil
 func TestCloseOfNil(t *testing.T) {
 	server, err := ipc.StartServer(nil)
 	noError(t, "Close", server.Close())

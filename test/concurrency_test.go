@@ -220,6 +220,8 @@ func (h *hammer) start(wg *sync.WaitGroup, object any, calls map[string]func() e
 
 // TestHammer calls every method of one Server, its manager and one Client from
 // many goroutines, while connections come and go, and at last Close.
+//
+// Pins doc.go, "Starting": All methods of this package may be called from any goroutine at any time
 func TestHammer(t *testing.T) {
 	parallel(t)
 	sealed := transport{"sealed", sealedRoute}

@@ -19,6 +19,9 @@ import (
 )
 
 // Some errors are the standard library's as well.
+//
+// Pins doc.go, "Errors": ErrClosed, also net.ErrClosed
+// Pins doc.go, "Errors": ErrTimeout, also os.ErrDeadlineExceeded
 func TestSentinels(t *testing.T) {
 	all := []error{
 		ipc.ErrClosed, ipc.ErrTimeout, ipc.ErrName, ipc.ErrInUse, ipc.ErrReservedType, ipc.ErrMsgTooLarge,
@@ -65,6 +68,8 @@ var badNames = map[string]string{
 }
 
 // A config that cannot work is refused before anything starts.
+//
+// Pins doc.go, "Configuration": are validated
 func TestBadServerConfig(t *testing.T) {
 	begin(t)
 	dir := socketDir(t)
@@ -158,6 +163,8 @@ func TestBadClientConfig(t *testing.T) {
 
 // What is wrong with a name is said where there is more to it than its being
 // empty.
+//
+// Pins doc.go, "Starting": A name that no socket can have is ErrName
 func TestNameErrors(t *testing.T) {
 	// The last byte of the system's limit is for a NUL.
 	limit := map[string]string{"linux": "107", "darwin": "103"}[runtime.GOOS]
@@ -176,6 +183,8 @@ func TestNameErrors(t *testing.T) {
 }
 
 // Configs are copied: what is done to them later does not matter.
+//
+// Pins doc.go, "Configuration": are validated and copied
 func TestConfigsAreCopied(t *testing.T) {
 	begin(t)
 	route := unixRoute(t)
@@ -220,6 +229,8 @@ func TestDefaultMaxMsgSize(t *testing.T) {
 
 // A Listener and a Dial need no name, and the listener's address is the
 // server's.
+//
+// Pins doc.go, "Configuration": Name is only a label then
 func TestListenerAndDial(t *testing.T) {
 	begin(t)
 	s := setup{transport: transport{"tcp", tcpRoute}}
@@ -242,6 +253,8 @@ func TestListenerAndDial(t *testing.T) {
 
 // A listener that is out of descriptors, say, is asked again after a pause
 // that grows, and serves on.
+//
+// Pins doc.go, "Logging": pause: until the next attempt to accept a connection
 func TestAcceptErrors(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		s := pipeSingle

@@ -105,6 +105,8 @@ func processorTime() time.Duration {
 
 // A reader with BusyPoll tries again and again for that long after a message,
 // and then sleeps like any other.
+//
+// Pins doc.go, "Performance": uses a core to save the time that a sleeping reader takes to wake up
 func TestBusyPollEnds(t *testing.T) {
 	// used is what 150 ms cost in which both ends wait for a message, after
 	// they have had one.

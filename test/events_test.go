@@ -15,6 +15,7 @@ import (
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
+// Pins doc.go, "Events": An event is a Message with MsgType -1 and a Status
 func TestStatusStrings(t *testing.T) {
 	for status, want := range map[ipc.Status]string{
 		ipc.NotConnected: "Not Connected",
@@ -42,6 +43,8 @@ func TestStatusStrings(t *testing.T) {
 
 // The rows "start" and "a client joins" of the table of events. startClient
 // and join read exactly what they should.
+//
+// Pins doc.go, "Events": the first two that a client reads. A server reads "Connected" for each client that joins
 func TestEventsOfStart(t *testing.T) {
 	eachSetup(t, everySetup, func(t *testing.T, s setup) {
 		route := s.open(t)
@@ -71,6 +74,9 @@ func TestEventsOfStart(t *testing.T) {
 
 // The row "the other end goes away", seen from the server: what was sent is
 // delivered, then the event.
+//
+// Pins doc.go, "Events": a server's client is gone. What it had sent comes before
+// Pins doc.go, "Errors": with ErrClosed as well, that client has left for good
 func TestClientGoesAway(t *testing.T) {
 	eachPair(t, everySetup, func(t *testing.T, p *pair) {
 		const n = 100
@@ -100,6 +106,8 @@ func TestClientGoesAway(t *testing.T) {
 }
 
 // The same row, seen from the client.
+//
+// Pins doc.go, "Events": a client has lost its server, and found it
 func TestServerGoesAway(t *testing.T) {
 	eachPair(t, everySetup, func(t *testing.T, p *pair) {
 		const n = 100
@@ -123,6 +131,8 @@ func TestServerGoesAway(t *testing.T) {
 }
 
 // The same row, for a client that gives up.
+//
+// Pins doc.go, "Events": a client has not found it again within ClientConfig.Timeout
 func TestClientGivesUp(t *testing.T) {
 	eachBubble(t, func(t *testing.T, s setup) {
 		p := s.pair(t, clientTimeout(time.Second), quiet)
@@ -140,6 +150,9 @@ func TestClientGivesUp(t *testing.T) {
 }
 
 // The row "Close": what had arrived, the event, the error.
+//
+// Pins doc.go, "Events": after Close. This is the end
+// Pins doc.go, "Errors": An error from Read is the end of a Server or Client. It is the same every time
 func TestEventsOfClose(t *testing.T) {
 	eachDirection(t, everySetup, func(t *testing.T, from, to side) {
 		for i := range 3 {
@@ -240,6 +253,8 @@ func clientIDs(server *ipc.Server) []int {
 }
 
 // On the Server that stands for all, calls for one are refused, at once.
+//
+// Pins doc.go, "Errors": ErrMultiMode: a call for one client was made on the Server that stands for all
 func TestListeningServerHasNoPeer(t *testing.T) {
 	eachPair(t, multiSetup, func(t *testing.T, p *pair) {
 		ctx := t.Context()
@@ -270,6 +285,8 @@ func TestListeningServerHasNoPeer(t *testing.T) {
 
 // Without a reader, clients come and go: the oldest pairs of events go, the
 // messages between them stay.
+//
+// Pins doc.go, "Events": At most 64 unread events are kept
 func TestUnreadEventsAreBounded(t *testing.T) {
 	const visits = 100
 	t.Run("server", func(t *testing.T) {
@@ -352,6 +369,8 @@ func wantNewest(t testing.TB, events []string, first, second ipc.Status) {
 
 // Stats count messages and bytes where they are accepted and where they
 // arrive; the listening Server's are the sum, of those who left too.
+//
+// Pins doc.go, "Logging": counts messages, bytes, requests, reconnects and failed handshakes
 func TestStats(t *testing.T) {
 	eachPair(t, unixSetups, func(t *testing.T, p *pair) {
 		exchange := func(c *ipc.Client, s *ipc.Server) {
@@ -388,6 +407,9 @@ func TestStats(t *testing.T) {
 
 // Single mode has a place for one, MultiMode for MaxClients; the others wait
 // as long as they like, first come first served.
+//
+// Pins doc.go, "Many clients": bounds how many there are at once, and more wait for a place
+// Pins doc.go, "Many clients": one client at a time and others wait for their turn
 func TestWaitingForAPlace(t *testing.T) {
 	places := func(n int) tweak {
 		return func(s *ipc.ServerConfig, _ *ipc.ClientConfig) {

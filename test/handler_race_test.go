@@ -13,6 +13,8 @@ const raceEnabled = true
 
 // With the race detector on, what was lent is overwritten after the call, so that
 // a Handler that keeps it without Clone is caught.
+//
+// Pins doc.go, "Handlers": what was lent is overwritten after the call
 func TestHandlerThatKeeps(t *testing.T) {
 	eachHandled(t, everySetup, func(t *testing.T, p *handledPair) {
 		for _, size := range []int{1, 64, 5000, 40_000, 100_000, 1 << 20} {

@@ -143,6 +143,8 @@ func (p *handledPair) hold(msgType int) (waits, goOn chan struct{}) {
 
 // A Handler gets all messages, of any size and in order, with their data, and the
 // counts are current. It can answer them.
+//
+// Pins doc.go, "Handlers": called with each message and event
 func TestHandlerGetsAll(t *testing.T) {
 	eachHandled(t, everySetup, func(t *testing.T, p *handledPair) {
 		sizes := []int{0, 1, 64, 4096, 4097, 32 << 10, 64 << 10, 68 << 10, 69 << 10, 300_000, 1 << 20, 3 << 20}
@@ -192,6 +194,8 @@ func TestHandlerGetsAll(t *testing.T) {
 
 // Where a Handler reads, all other ways to read say so, also from the Handler and
 // after the end.
+//
+// Pins doc.go, "Handlers": Read and the other ways to read return ErrHandler then
 func TestHandlerReadsAlone(t *testing.T) {
 	eachHandled(t, everySetup, func(t *testing.T, p *handledPair) {
 		check := func(self side) {
@@ -238,6 +242,8 @@ func TestHandlerReadsAlone(t *testing.T) {
 }
 
 // A Handler may call the manager.
+//
+// Pins doc.go, "Handlers": A Handler may call all methods, also Write, Broadcast
 func TestHandlerBroadcasts(t *testing.T) {
 	eachSetup(t, everySetup, func(t *testing.T, s setup) {
 		p := s.startHandled(t, false)
@@ -259,6 +265,8 @@ func TestHandlerBroadcasts(t *testing.T) {
 }
 
 // Handlers of different clients run at once, and those of one client never.
+//
+// Pins doc.go, "Handlers": one message at a time, in order; those of different clients run in parallel
 func TestHandlersInParallel(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const clients, each = 5, 20
@@ -306,6 +314,8 @@ func TestHandlersInParallel(t *testing.T) {
 
 // A Handler that does not return holds back its sender, in bounded memory, and no
 // other client. Then it gets everything in order.
+//
+// Pins doc.go, "Handlers": holds what comes, up to 1 MiB. So a Handler that takes long delays the messages of its own client only
 func TestHandlerBlocks(t *testing.T) {
 	eachHandled(t, everySetup, func(t *testing.T, p *handledPair) {
 		waits, goOn := p.hold(1)
@@ -339,6 +349,8 @@ func TestHandlerBlocks(t *testing.T) {
 // The loss of a connection is noticed while its Handler runs: within 100 ms it is
 // taken away, and a Client has another. What had arrived is handed over then, and
 // the events after it.
+//
+// Pins doc.go, "Handlers": after 20 ms another goroutine reads the socket, notices its loss
 func TestHandlerLosesTheConnection(t *testing.T) {
 	eachHandledBubble(t, func(t *testing.T, p *handledPair) {
 		waits, goOn := p.hold(1)
@@ -400,6 +412,8 @@ func TestHandlerReconnects(t *testing.T) {
 
 // Close returns while a Handler does not, and is called from the Handler at any
 // event or message. What had arrived is handed over, and Closed is the last call.
+//
+// Pins doc.go, "Handlers": Its last call is for the event Closed
 func TestHandlerAndClose(t *testing.T) {
 	t.Run("elsewhere", func(t *testing.T) {
 		eachHandled(t, everySetup, func(t *testing.T, p *handledPair) {
@@ -514,6 +528,8 @@ func TestHandlersCloseAtOnce(t *testing.T) {
 }
 
 // A Handler that ends its goroutine ends the connection.
+//
+// Pins doc.go, "Handlers": one that calls runtime.Goexit ends the connection
 func TestHandlerGoexit(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		t.Run(fmt.Sprint("after a stand-in: ", late), func(t *testing.T) {
@@ -604,6 +620,8 @@ func TestHandlerAndMaxClients(t *testing.T) {
 }
 
 // A message costs no allocation: neither the one that is handled nor its answer.
+//
+// Pins doc.go, "Handlers": The message is lent: it lies in the read buffer
 func TestHandlerAllocatesNothing(t *testing.T) {
 	eachSetup(t, unixSetups, func(t *testing.T, s setup) {
 		if raceEnabled {

@@ -71,6 +71,8 @@ func talkMain() {
 
 // The level of the log, and what IPC_DEBUG does to it. Nothing is logged at
 // the default level in normal life, and nothing ever goes to standard output.
+//
+// Pins doc.go, "Logging": Nothing is logged in normal operation at the default level
 func TestLogLevels(t *testing.T) {
 	const none, warning = "", "IPC_DEBUG"
 	for _, tt := range []struct {
@@ -111,6 +113,8 @@ func TestLogLevels(t *testing.T) {
 
 // A Logger of the caller's gets everything, and decides itself; the data of
 // messages is not among it.
+//
+// Pins doc.go, "Logging": a log/slog.Logger instead, which decides the level
 func TestLogger(t *testing.T) {
 	begin(t)
 	t.Setenv("IPC_DEBUG", "error")

@@ -42,6 +42,8 @@ func (s setup) crowd(t testing.TB, n int, tweaks ...tweak) *crowd {
 // Twenty clients (or one, in single mode), three goroutines in Read: every
 // message is answered, in the order of its client, and no client is with two
 // of them at a time.
+//
+// Pins doc.go, "Many clients": the messages of one client are never handled by two at a time
 func TestManagerServesMany(t *testing.T) {
 	eachSetup(t, everySetup, func(t *testing.T, s setup) {
 		const clients, n, readers = 20, 200, 3
@@ -125,6 +127,8 @@ func askFor(client *ipc.Client, seed, n int) error {
 
 // One client has much to say, and the others little: each has its turn, of 64
 // messages at most.
+//
+// Pins doc.go, "Many clients": Clients take turns
 func TestManagerIsFair(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := pipeMulti.crowd(t, 4)
@@ -171,6 +175,8 @@ func TestManagerIsFair(t *testing.T) {
 
 // Read waits for the first of anything, also from a client that joins
 // meanwhile.
+//
+// Pins doc.go, "Many clients": waits until any client has something
 func TestManagerReadWaits(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := pipeMulti.crowd(t, 2)
@@ -235,6 +241,8 @@ func TestManagerReadTimed(t *testing.T) {
 }
 
 // ReadContext returns the context's error, without a call of the callback.
+//
+// Pins doc.go, "Many clients": hands that over in the caller's goroutine, and returns
 func TestManagerReadContext(t *testing.T) {
 	eachBubble(t, func(t *testing.T, s setup) {
 		p := s.pair(t)
@@ -295,6 +303,8 @@ func TestManagerTimeoutsLoseNothing(t *testing.T) {
 }
 
 // The manager hands over the events of every row of the table.
+//
+// Pins doc.go, "Reading": All of them return what the peer wrote and the events of the connection, in order
 func TestManagerEvents(t *testing.T) {
 	eachPair(t, everySetup, func(t *testing.T, p *pair) {
 		read := func(n int) (all []string) {
@@ -354,6 +364,8 @@ func TestManagerEvents(t *testing.T) {
 }
 
 // What a client had sent is handed over after its end and after the manager's.
+//
+// Pins doc.go, "Many clients": What a client has sent before it left is still handed over
 func TestManagerHandsOverWhatArrived(t *testing.T) {
 	begin(t)
 	c := unixMulti.crowd(t, 3)
@@ -487,6 +499,8 @@ func TestNoTwoCallbacksOfOneClient(t *testing.T) {
 }
 
 // While a callback of one client takes its time, the others are served.
+//
+// Pins doc.go, "Many clients": A callback or Handler that does so delays its loop or its client
 func TestSlowCallbackHoldsUpItsClientOnly(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		c := pipeMulti.crowd(t, 2)
@@ -510,6 +524,8 @@ func TestSlowCallbackHoldsUpItsClientOnly(t *testing.T) {
 }
 
 // Servers are those that are connected, and the slice is the caller's.
+//
+// Pins doc.go, "Starting": Servers and Broadcast have it once the server has got the event "Connected"
 func TestServers(t *testing.T) {
 	eachSetup(t, unixSetups, func(t *testing.T, s setup) {
 		route := s.open(t)
@@ -580,6 +596,8 @@ func TestBroadcast(t *testing.T) {
 
 // Broadcast never waits: a client that is full is left out and named, the
 // others get everything.
+//
+// Pins doc.go, "Many clients": writes to all clients, and waits for none: its error names those that had no room, with ErrFull
 func TestBroadcastOverAFullClient(t *testing.T) {
 	for _, size := range []int{1000, largeSize} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -671,6 +689,8 @@ func TestDepartedClientsAreBounded(t *testing.T) {
 // ErrClosed comes when everything has been handed over, and then to every
 // caller: not while a callback holds up what follows, which would be lost if
 // the others had gone by then. A limit still ends a call meanwhile.
+//
+// Pins doc.go, "Many clients": That is once the server was closed and what clients had sent before has been handed over
 func TestErrClosedIsLast(t *testing.T) {
 	eachBubble(t, func(t *testing.T, s setup) {
 		const n = 200

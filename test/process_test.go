@@ -62,6 +62,8 @@ func writerMain() {
 // A server is stopped until its client's outbox is full, and then killed: the
 // next one gets the rest, contiguous, nothing twice, and no more is missing
 // than the kernel held.
+//
+// Pins doc.go, "Writing": What the kernel had taken and the server had not read is lost with the server
 func TestServersStoppedAndKilled(t *testing.T) {
 	parallel(t)
 	begin(t)

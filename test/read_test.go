@@ -21,6 +21,8 @@ func TestTimeoutMessage(t *testing.T) {
 
 // ReadTimed takes d when nothing comes, no more and no less, and returns what
 // it was given.
+//
+// Pins doc.go, "Reading": Client.ReadTimed waits for so long, and then returns TimeoutMessage, or a message of the caller's own
 func TestReadTimedWaits(t *testing.T) {
 	eachWireBubble(t, func(t *testing.T, p *wirePair) {
 		mine := &ipc.Message{MsgType: 77}
@@ -86,6 +88,8 @@ func TestReadTimedReturnsEarly(t *testing.T) {
 
 // However a wait ends, and however often: no message is lost, none comes
 // twice or out of order, and no goroutine is started for a call.
+//
+// Pins doc.go, "Reading": nothing is lost, duplicated or reordered
 func TestTimeoutsLoseNothing(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -170,6 +174,8 @@ func TestReadTimedAtLength(t *testing.T) {
 }
 
 // ReadContext returns the context's error, and is the side's no more.
+//
+// Pins doc.go, "Reading": Client.ReadContext waits until a context ends
 func TestReadContext(t *testing.T) {
 	eachWireBubble(t, func(t *testing.T, p *wirePair) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -199,6 +205,8 @@ func TestReadContext(t *testing.T) {
 }
 
 // Messages yields each message and event, then one error, as its last.
+//
+// Pins doc.go, "Reading": Client.Messages is an iterator over the same
 func TestMessages(t *testing.T) {
 	eachDirection(t, everySetup, func(t *testing.T, from, to side) {
 		for i := range 10 {
@@ -324,6 +332,8 @@ func TestConcurrentReaders(t *testing.T) {
 
 // A reader that stops costs the sender its progress, and the process no
 // memory beyond the inbox's bound, however small the messages are.
+//
+// Pins doc.go, "Reading": What is unread is held in memory up to about 1 MiB for each connection
 func TestInboxIsBounded(t *testing.T) {
 	for _, tt := range []struct {
 		name        string

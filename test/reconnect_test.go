@@ -36,6 +36,8 @@ func TestServerRestarts(t *testing.T) {
 // What a client had accepted arrives after the reconnect: from the first
 // frame that the kernel had not got whole, in order, once. The raw server
 // takes some bytes exactly, as net.Pipe holds none.
+//
+// Pins doc.go, "Writing": sends it after the reconnect
 func TestAcceptedMessagesSurviveAReconnect(t *testing.T) {
 	const n, size = 100, 20
 	frame := len(encode(1, make([]byte, size)))
@@ -136,6 +138,8 @@ func (c *stubbornConn) Write(b []byte) (int, error) {
 // Writers that do not know of the reconnect, over real sockets: what was
 // accepted arrives in order and at most once, and what is missing is only
 // what the first server had been given.
+//
+// Pins doc.go, "Writing": What Write has accepted is sent once and in order
 func TestWritersAcrossReconnects(t *testing.T) {
 	begin(t)
 	p := wireServerPair(t, unixTransport)
@@ -194,6 +198,8 @@ func TestWritersAcrossReconnects(t *testing.T) {
 
 // A queued message that the next server does not allow is dropped, with an
 // event, and the others arrive.
+//
+// Pins doc.go, "Events": is over that one's limit, and was dropped
 func TestQueuedMessageOverTheNewLimit(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := wireServerPair(t, pipeTransport)
@@ -278,6 +284,7 @@ func (a attempts) want(t *testing.T, start time.Time, retryTimer time.Duration) 
 	}
 }
 
+// Pins doc.go, "Starting": tries again at once, after 5 ms, and then with pauses that double up to ClientConfig.RetryTimer
 func TestBackOff(t *testing.T) {
 	for _, tt := range []struct{ set, want time.Duration }{
 		{0, 20 * time.Second}, // the default
@@ -350,6 +357,8 @@ func TestServerThatDropsAtOnce(t *testing.T) {
 }
 
 // Timeout bounds the start, and each reconnect anew, to the moment.
+//
+// Pins doc.go, "Starting": StartClient waits for its server without a limit, or for ClientConfig.Timeout, which bounds each reconnecting, too
 func TestClientTimeout(t *testing.T) {
 	const timeout = 90 * time.Second
 	dead := ipc.ClientConfig{
@@ -478,6 +487,8 @@ func TestOneAttempt(t *testing.T) {
 }
 
 // The context of StartClientContext is about connecting only.
+//
+// Pins doc.go, "Starting": StartClientContext waits until a context ends
 func TestContextEndsAfterTheStart(t *testing.T) {
 	begin(t)
 	s := unixSingle
@@ -500,6 +511,8 @@ func TestContextEndsAfterTheStart(t *testing.T) {
 
 // A server of another version is no end for a client that was connected: it
 // says so once for each reason, and goes on trying.
+//
+// Pins doc.go, "Errors": StartClient returns them, or an event "Error" has them
 func TestVersionDiffersAtReconnect(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := wireServerPair(t, pipeTransport)

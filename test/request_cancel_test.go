@@ -319,6 +319,8 @@ func TestCancelWhileBeingHandled(t *testing.T) {
 
 // One that reads, or has cloned, is through with a request that is cancelled, and
 // may do with it what it likes.
+//
+// Pins doc.go, "Requests": an error that matches context.Canceled
 func TestCancelWhileHeld(t *testing.T) {
 	eachAskerBubble(t, askingKinds, func(t *testing.T, p *wireAsker) {
 		p.announce()

@@ -12,6 +12,8 @@ import (
 
 // A Handler that returns without having replied says that there is no reply, at
 // once. The connection lives.
+//
+// Pins doc.go, "Requests": ErrNoReply alone if the peer's Handler returned without a reply
 func TestHandlerWithoutAReply(t *testing.T) {
 	eachHandled(t, everySetup, func(t *testing.T, p *handledPair) {
 		p.setOn(func(_ side, m *ipc.Message) {
@@ -61,6 +63,8 @@ func TestHandlerGoesOnAfterTheReply(t *testing.T) {
 
 // A request that was cloned is open until the clone is answered, whatever becomes
 // of the Handler.
+//
+// Pins doc.go, "Requests": reply to the clone from another goroutine
 func TestHandlerClones(t *testing.T) {
 	eachHandledBubble(t, func(t *testing.T, p *handledPair) {
 		clones := make(chan *ipc.Message, 10)

@@ -119,6 +119,8 @@ func answeringClientMain() {
 // A server is killed before a request is sent, while that is under way, and after.
 // The error is of the right class each time, and what was not handled is asked of
 // the next server, once.
+//
+// Pins doc.go, "Requests": ErrNotConnected if the connection was lost
 func TestServerKilledAtEachMoment(t *testing.T) {
 	for _, how := range []string{"read", "multi handler sealed"} {
 		t.Run(how, func(t *testing.T) {
@@ -289,6 +291,8 @@ func (k *killed) check() {
 
 // Servers are killed at any moment. No request is handled twice, each that is
 // answered was handled, and none whose error does not match ErrNoReply was.
+//
+// Pins doc.go, "Requests": The peer may have handled it, or not
 func TestRequestsToServersKilledAtRandom(t *testing.T) {
 	rounds := 6
 	switch {

@@ -16,6 +16,8 @@ import (
 // The connection is lost when so many bytes of a request have left. If it was not
 // whole, the peer cannot have handled it: a Client asks the next server, and a
 // Server says that there is none. Otherwise it may have, and nobody asks again.
+//
+// Pins doc.go, "Requests": No request is sent twice
 func TestTornRequests(t *testing.T) {
 	const head = 8 + 16
 	for _, size := range []int{0, 10, 100_000} {
@@ -88,6 +90,8 @@ func TestRequestTornSeveralTimes(t *testing.T) {
 
 // A server's reply that is under way when its client leaves is not the next
 // client's, nor is what a program says later to a request that it has kept.
+//
+// Pins doc.go, "Requests": a reply comes over the connection that its request came by, or not at all
 func TestRepliesAreForOneConnection(t *testing.T) {
 	eachAskerBubble(t, askingKinds, func(t *testing.T, p *wireAsker) {
 		p.announce()
@@ -166,6 +170,8 @@ func TestReplyAcrossAReconnect(t *testing.T) {
 }
 
 // In single mode the next client never gets what was meant for the last.
+//
+// Pins doc.go, "Many clients": requests, whose replies never reach another client
 func TestReplyToTheNextClient(t *testing.T) {
 	for _, tr := range transports {
 		t.Run(tr.name, func(t *testing.T) {
@@ -195,6 +201,8 @@ func TestReplyToTheNextClient(t *testing.T) {
 
 // What a client has not sent when its server goes, it asks the next one, once:
 // what waited for a place, and what was asked while there was no connection.
+//
+// Pins doc.go, "Requests": A Client that is not connected waits for the next connection; a request that was not sent before a connection was lost does so, too
 func TestRequestsWaitForTheNextServer(t *testing.T) {
 	const places, more = 1024, 20
 	eachBubble(t, func(t *testing.T, s setup) {
@@ -258,6 +266,8 @@ func TestRequestsWaitForTheNextServer(t *testing.T) {
 }
 
 // A Request for which there is nobody to ask says at once why.
+//
+// Pins doc.go, "Requests": A Server without a client returns ErrNotConnected
 func TestRequestWithoutAPeer(t *testing.T) {
 	request := func(e side) error {
 		err := second(e.Request(context.Background(), 1, nil))
@@ -311,6 +321,8 @@ func TestRequestWithoutAPeer(t *testing.T) {
 
 // Close ends all Requests: what was sent may have been handled, what was not has
 // not been.
+//
+// Pins doc.go, "Requests": ErrClosed after Close
 func TestCloseWhileRequestsWait(t *testing.T) {
 	const places, more = 1024, 10
 	eachBubble(t, func(t *testing.T, s setup) {
@@ -431,6 +443,8 @@ func TestCloseSendsReplies(t *testing.T) {
 
 // Whoever does not read what comes before the reply does not get the reply, and is
 // told why.
+//
+// Pins doc.go, "Requests": when ctx ends in such a state, the error also matches ErrFull
 func TestFullInbox(t *testing.T) {
 	const size, n = 10_000, 300
 	fill := func(t testing.TB, from, to side) (wait func() error) {

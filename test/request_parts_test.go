@@ -97,6 +97,8 @@ func wantStream(ctx context.Context, from side, end byte, n, size int) error {
 
 // A reply may have any number of parts, and end in each of the ways that there
 // are. A stream that ends without an error has all of them.
+//
+// Pins doc.go, "Requests": An iteration that ends without an error has had all of them
 func TestParts(t *testing.T) {
 	eachAnswering(t, answeringSetups, streams, func(t *testing.T, p *pair) {
 		p.eachRequester(func(name string, from, _ side) {
@@ -211,6 +213,8 @@ func TestPartsComeOneByOne(t *testing.T) {
 
 // Leaving the loop cancels: the context of the request ends at the peer, which
 // cannot send more. Nothing of that stream comes later.
+//
+// Pins doc.go, "Requests": Leaving the loop cancels the request
 func TestLeavingAStream(t *testing.T) {
 	for how, setups := range map[string][]setup{"break": everySetup, "return": unixSetups, "panic": unixSetups, "Pull": pipeSetups} {
 		t.Run(how, func(t *testing.T) {
@@ -341,6 +345,8 @@ func TestBrokenStream(t *testing.T) {
 
 // Who does not take the parts holds up the one that sends them, and what else the
 // connection brings, by the bound of the inbox; and takes all of them later.
+//
+// Pins doc.go, "Requests": so a slow loop holds up the sender
 func TestStreamThatIsNotTaken(t *testing.T) {
 	const size = 10_000
 	eachBubble(t, func(t *testing.T, s setup) {

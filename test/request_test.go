@@ -19,6 +19,8 @@ import (
 
 // Both sides ask, a thousand at once, the answers come in any order, and each
 // Request gets its own.
+//
+// Pins doc.go, "Requests": Both sides may ask, any number of goroutines at once, and replies may come in any order
 func TestConcurrentRequests(t *testing.T) {
 	n := 1000
 	if testing.Short() {
@@ -52,6 +54,9 @@ func TestConcurrentRequests(t *testing.T) {
 
 // A request and its reply may be of any size and type that a message may be of,
 // but for 16 bytes, and carry what they were given, which the caller may use again.
+//
+// Pins doc.go, "Requests": may have 16 bytes less than ServerConfig.MaxMsgSize
+// Pins doc.go, "Requests": with the reply
 func TestRequestSizes(t *testing.T) {
 	const largest = defaultMaxMsgSize - 16
 	eachAnswering(t, answeringSetups, echoes, func(t *testing.T, p *pair) {
@@ -163,6 +168,8 @@ func asksBack(t testing.TB) answer {
 }
 
 // One that is asked may ask the one that waits for it.
+//
+// Pins doc.go, "Requests": the peer's Handler is called meanwhile
 func TestAskingBack(t *testing.T) {
 	eachAnswering(t, answeringSetups, asksBack, func(t *testing.T, p *pair) {
 		p.eachRequester(func(name string, from, _ side) {
@@ -194,6 +201,8 @@ func TestLargeRequestsBothWays(t *testing.T) {
 
 // Two that wait for each other's Handler, which is not called a second time before
 // it returns, wait until ctx ends, and not longer. Then all is as it was.
+//
+// Pins doc.go, "Requests": two Handlers that each wait for the other side's Handler wait until ctx ends
 func TestHandlersThatWaitForEachOther(t *testing.T) {
 	const patience = 3 * time.Second
 	eachBubble(t, func(t *testing.T, s setup) {
@@ -226,6 +235,8 @@ func TestHandlersThatWaitForEachOther(t *testing.T) {
 }
 
 // The way out of that: clone, return, and go on in a goroutine.
+//
+// Pins doc.go, "Requests": Clone, return, and ask from a goroutine
 func TestRequestsInDepth(t *testing.T) {
 	const depth = 8
 	descend := func(t testing.TB) answer {
@@ -260,6 +271,8 @@ func TestRequestsInDepth(t *testing.T) {
 
 // What the peer sent before the reply is there when Request returns, though nobody
 // has read it meanwhile.
+//
+// Pins doc.go, "Requests": What else comes meanwhile is put into the inbox for Read or the Handler
 func TestMessagesBeforeTheReply(t *testing.T) {
 	const n = 60
 	eachDirection(t, everySetup, func(t *testing.T, from, to side) {
@@ -281,6 +294,8 @@ func TestMessagesBeforeTheReply(t *testing.T) {
 }
 
 // What one goroutine writes and asks is read in that order.
+//
+// Pins doc.go, "Requests": in its place among the others
 func TestRequestsBetweenMessages(t *testing.T) {
 	const n = 40
 	eachDirection(t, everySetup, func(t *testing.T, from, to side) {
@@ -306,6 +321,8 @@ func TestRequestsBetweenMessages(t *testing.T) {
 }
 
 // A Request that cannot be made says so, and nothing is sent.
+//
+// Pins doc.go, "Requests": the peer has not handled the request, and will not
 func TestRefusedRequests(t *testing.T) {
 	eachPair(t, everySetup, func(t *testing.T, p *pair) {
 		over, cancel := context.WithCancelCause(t.Context())
@@ -355,6 +372,8 @@ func TestRefusedRequests(t *testing.T) {
 }
 
 // A peer that refuses says why, in numbers and words.
+//
+// Pins doc.go, "Requests": with a *ReplyError, which is an answer as well
 func TestReplyError(t *testing.T) {
 	replies := []struct {
 		code       int
@@ -400,6 +419,8 @@ func TestReplyError(t *testing.T) {
 
 // What is no request, or has been answered, cannot be answered; what was refused
 // for what it is, can be.
+//
+// Pins doc.go, "Requests": A second reply is ErrNotAsked
 func TestReplyTwice(t *testing.T) {
 	const limit = 40_000
 	eachDirection(t, everySetup, func(t *testing.T, from, to side) {
@@ -479,6 +500,8 @@ func TestReleasedRequests(t *testing.T) {
 
 // The context of a request ends with its answer, with its cancel, and with its
 // connection.
+//
+// Pins doc.go, "Requests": When ctx ends, Request returns at once, and the peer is told
 func TestRequestContext(t *testing.T) {
 	eachBubble(t, func(t *testing.T, s setup) {
 		p := s.pair(t)
@@ -532,6 +555,8 @@ func TestRequestContext(t *testing.T) {
 
 // 1,024 requests may be unanswered. The next waits until one is answered, or its
 // ctx ends, and then it has not been sent.
+//
+// Pins doc.go, "Requests": up to 1,024 requests may be without a reply, and further ones wait
 func TestPlaces(t *testing.T) {
 	const places = 1024
 	eachBubble(t, func(t *testing.T, s setup) {

@@ -119,6 +119,8 @@ func TestAnnouncementsOfOtherVersions(t *testing.T) {
 
 // A server that never announces itself knows no requests: the client says so after
 // 5 s at most, and before that waits. Messages do not.
+//
+// Pins doc.go, "Requests": which is known within about five seconds
 func TestServerWithoutRequests(t *testing.T) {
 	eachAskerBubble(t, askingClients, func(t *testing.T, p *wireAsker) {
 		start := time.Now()

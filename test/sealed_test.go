@@ -600,6 +600,8 @@ func TestTornLargeMessageIsResentWithTheNewKey(t *testing.T) {
 
 // A client that does not insist follows each server: what it had queued for
 // one that does not encrypt is sealed for the next, and the other way round.
+//
+// Pins doc.go, "Security": the server's choice
 func TestClientFollowsTheServer(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := wireServerPair(t, pipeTransport)
@@ -694,6 +696,8 @@ func startError(c *ipc.Client, err error) error {
 
 // A client that insists is not talked out of it by a server that comes back
 // without encryption: it says so once, and goes on trying.
+//
+// Pins doc.go, "Events": a reconnecting client found a server that it must not use
 func TestNoDowngradeAtReconnect(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newRefPair(t, pipeRoute(t), true, false, insists)
@@ -873,6 +877,8 @@ func TestSilentInTheKeyExchange(t *testing.T) {
 
 // No key is in the log, at any level, in any of the usual writings, whatever
 // goes wrong.
+//
+// Pins doc.go, "Logging": Message data and keys are never logged
 func TestKeysAreNotLogged(t *testing.T) {
 	for _, k := range refKinds {
 		t.Run(k.name, func(t *testing.T) {

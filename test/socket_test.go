@@ -21,6 +21,8 @@ import (
 
 // The socket is its user's, or every user's where that is asked for, whatever
 // the umask.
+//
+// Pins doc.go, "Security": exactly this mode, whatever the umask
 func TestSocketMode(t *testing.T) {
 	for _, umask := range []int{0, 0o022, 0o077, 0o777} {
 		for _, unmask := range []bool{false, true} {
@@ -56,6 +58,9 @@ func TestSocketMode(t *testing.T) {
 }
 
 // A live server keeps its name, and does not notice who else wanted it.
+//
+// Pins doc.go, "Starting": A live server keeps its name
+// Pins doc.go, "Errors": ErrInUse, ErrName: a server cannot have this name
 func TestNameInUse(t *testing.T) {
 	eachPair(t, unixSetups, func(t *testing.T, p *pair) {
 		config := p.route.server()
@@ -79,6 +84,8 @@ func TestNameInUse(t *testing.T) {
 }
 
 // The socket of a server that is dead is taken over.
+//
+// Pins doc.go, "Starting": The socket of a server that was killed is taken over
 func TestStaleSocket(t *testing.T) {
 	eachSetup(t, unixSetups, func(t *testing.T, s setup) {
 		route := s.open(t)
@@ -92,6 +99,8 @@ func TestStaleSocket(t *testing.T) {
 }
 
 // What is not a socket is never removed, nor followed.
+//
+// Pins doc.go, "Starting": nothing else is ever removed
 func TestNotASocket(t *testing.T) {
 	for _, tt := range []struct {
 		name string

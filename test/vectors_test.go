@@ -240,6 +240,8 @@ func (r *replay) step(t testing.TB, step vector) {
 // Our server talks to the client of the transcript, and our client to its
 // server: each step is what the transcript says, to the byte and to the write,
 // and none comes before its turn.
+//
+// Pins doc.go, "Elsewhere": the wire format
 func TestVectors(t *testing.T) {
 	eachVectors(t, func(t *testing.T, v *vectors, role string, multi bool) {
 		v.draw(t, role)

@@ -283,6 +283,8 @@ func TestControlFramesAreIgnored(t *testing.T) {
 
 // Frames that break the rules cost the peer its connection, after what came
 // before them, and nothing else.
+//
+// Pins doc.go, "Events": A peer broke the protocol
 func TestBadFrames(t *testing.T) {
 	parallel(t)
 	for _, tt := range []struct {
@@ -401,6 +403,8 @@ func TestBadClientHandshake(t *testing.T) {
 
 // A silent client is dropped after HandshakeTimeout, whichever step it stops
 // at, and holds no other client up meanwhile.
+//
+// Pins doc.go, "Configuration": HandshakeTimeout, 5 s by default, bounds the opening of a connection
 func TestSilentClient(t *testing.T) {
 	eachBubble(t, func(t *testing.T, s setup) {
 		route := s.open(t)
@@ -523,6 +527,9 @@ func TestWritesWholeFrames(t *testing.T) {
 }
 
 // Small messages that gather while the other end is slow leave in one write.
+//
+// Pins doc.go, "Writing": what gathers there while the kernel is busy goes out in one system call
+// Pins doc.go, "Performance": Small messages need not be gathered by the program
 func TestWritesCoalesce(t *testing.T) {
 	eachWireBubble(t, func(t *testing.T, p *wirePair) {
 		const n = 1000

@@ -20,6 +20,10 @@ import (
 )
 
 // Calls that are wrong send nothing, and leave no trace.
+//
+// Pins doc.go, "Writing": Types are 1 to 2147483647
+// Pins doc.go, "Errors": With an error from Write nothing was sent
+// Pins doc.go, "Errors": ErrReservedType, ErrMsgTooLarge: a message that cannot be sent
 func TestBadWrites(t *testing.T) {
 	overInt32 := int64(math.MaxInt32) + 1 // negative where int has 32 bits
 	eachDirection(t, unixSetups, func(t *testing.T, from, to side) {
@@ -53,6 +57,8 @@ func TestBadWrites(t *testing.T) {
 
 // Every size from nothing to the limit, around those where something changes:
 // with the frame's head, and without.
+//
+// Pins doc.go, "Writing": Data may be empty, and has at most ServerConfig.MaxMsgSize bytes, in either direction
 func TestSizes(t *testing.T) {
 	sizes := []int{0, 1, 2, 3, 4, 100, 4095, 4096, 4097}
 	for _, edge := range []int{32 << 10, 64 << 10} {
@@ -127,6 +133,8 @@ var writes = []struct {
 }
 
 // A server that has not had a client yet waits for it, however long it takes.
+//
+// Pins doc.go, "Writing": and before the first connection
 func TestWriteWaitsForTheFirstClient(t *testing.T) {
 	for _, w := range writes {
 		t.Run(w.name, func(t *testing.T) {
@@ -216,6 +224,8 @@ func wantWriteTimeout(t *testing.T, e side) {
 
 // Without a connection Write fails at once, and says what the status is;
 // WriteContext waits for the next.
+//
+// Pins doc.go, "Writing": While the connection is lost it returns ErrNotConnected; Client.WriteContext waits for the next one instead
 func TestWriteWithoutConnection(t *testing.T) {
 	t.Run("client", func(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
@@ -294,6 +304,8 @@ func TestConnectionGoesWhileWriteWaits(t *testing.T) {
 
 // A writer against a reader that stopped is held back within 64 MiB, and
 // freed by Close.
+//
+// Pins doc.go, "Reading": its sender blocks, and memory stays bounded
 func TestStoppedReader(t *testing.T) {
 	parallel(t)
 	eachDirection(t, unixSetups[:1], func(t *testing.T, from, to side) {
@@ -324,6 +336,8 @@ func TestReaderGoesOn(t *testing.T) {
 }
 
 // The outbox is bounded for small messages and empty ones as well.
+//
+// Pins doc.go, "Writing": Write waits only for room in the queue, which holds 4 MiB
 func TestOutboxIsBounded(t *testing.T) {
 	for _, size := range []int{0, 64, 10_000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
@@ -349,6 +363,8 @@ func TestOutboxIsBounded(t *testing.T) {
 
 // As long as no byte of a large message has left, whatever ends the Write
 // withdraws the message.
+//
+// Pins doc.go, "Writing": its Write returns when the kernel has all of it
 func TestLargeMessageIsWithdrawn(t *testing.T) {
 	for _, behind := range []bool{false, true} {
 		t.Run(map[bool]string{false: "alone", true: "in a queue"}[behind], func(t *testing.T) {
@@ -514,6 +530,8 @@ func TestFlush(t *testing.T) {
 
 // After Flush the kernel has it: it can be read though the sender does nothing
 // any more.
+//
+// Pins doc.go, "Writing": wait with Client.Flush until everything accepted has been given to the kernel
 func TestFlushReachesTheKernel(t *testing.T) {
 	eachWire(t, unixTransport, func(t *testing.T, p *wirePair) {
 		var want []byte
@@ -625,6 +643,8 @@ func TestCloseWithSomethingUnread(t *testing.T) {
 
 // A Close whose messages the peer does not read gives up after a second, and says how
 // many did not get out.
+//
+// Pins doc.go, "Starting": send what has been accepted, for one second at most
 func TestCloseCountsWhatIsLost(t *testing.T) {
 	for _, taken := range []int{0, 2} {
 		t.Run(fmt.Sprint(taken, " taken"), func(t *testing.T) {
@@ -668,6 +688,8 @@ func TestCloseCountsWhatIsLost(t *testing.T) {
 
 // The client of a server that had something for another client does not get
 // it.
+//
+// Pins doc.go, "Writing": A server drops the messages for a client that has left
 func TestServerDropsWhatWasForAnother(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := wireClientPair(t, pipeSingle)
@@ -810,6 +832,10 @@ func (c *halfConn) Write(b []byte) (int, error) {
 
 // A client in MultiMode that takes nothing is dropped after WriteTimeout, and
 // holds no other client up meanwhile; one that is slow is not.
+//
+// Pins doc.go, "Events": made no progress for too long, and has lost its connection
+// Pins doc.go, "Many clients": A slow client delays only the goroutines that write to it
+// Pins doc.go, "Many clients": A client that makes no progress for ServerConfig.WriteTimeout, 10 s by default, is dropped
 func TestWriteTimeout(t *testing.T) {
 	writeTimeout := func(d time.Duration) tweak {
 		return func(s *ipc.ServerConfig, _ *ipc.ClientConfig) {

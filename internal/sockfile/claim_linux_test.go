@@ -38,6 +38,7 @@ func TestOtherUsersStaleSocket(t *testing.T) {
 	})
 }
 
+// Pins doc.go, "Starting": another user's dead socket is in the way
 func TestOtherUserInSharedFolder(t *testing.T) {
 	path := socktest.SharedPath(t)
 	socktest.AsStranger(t, func() {

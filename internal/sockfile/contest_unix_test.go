@@ -210,6 +210,8 @@ func (c *contender) end() {
 // TestContestOfProcesses holds the contest between processes. By turns the winner
 // closes its server; is killed; and wins while another contender is killed at an
 // arbitrary instant, which may be while that one holds the lock, or has won.
+//
+// Pins doc.go, "Starting": of several that are started under one name one gets it, and the others ErrInUse
 func TestContestOfProcesses(t *testing.T) {
 	path := socktest.Path(t)
 	gate, err := os.Create(filepath.Join(t.TempDir(), "gate"))

@@ -13,6 +13,8 @@ import (
 
 // TestNeverWider watches the socket's file while servers start, and must not see a
 // permission that was not asked for, nor one for a group that is not the right one.
+//
+// Pins doc.go, "Security": on Linux at no time a wider one
 func TestNeverWider(t *testing.T) {
 	const starts = 200
 	for name, perm := range map[string]Perm{
