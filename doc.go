@@ -35,6 +35,10 @@
 //	}
 //	defer client.Close()
 //	reply, err := client.Request(ctx, 1, []byte("world"))
+//	if err != nil {
+//		return err
+//	}
+//	fmt.Printf("%s\n", reply.Data) // hello, world
 //
 // The socket is /tmp/greeter.sock. A live server keeps its name: of several that
 // are started under one name one gets it, and the others [ErrInUse]. The socket

@@ -40,6 +40,27 @@ func guides(t *testing.T) map[string]string {
 	return all
 }
 
+// docInMarkdown returns the package documentation as a text in Markdown.
+func docInMarkdown(t *testing.T) string {
+	t.Helper()
+	doc, _ := packageDoc(t)
+	var text strings.Builder
+	code := false
+	for line := range strings.Lines(doc) {
+		rest, indented := strings.CutPrefix(line, "\t")
+		if line != "\n" && indented != code { // code may have empty lines
+			fence := "```\n"
+			if indented {
+				fence = "```go\n"
+			}
+			text.WriteString(fence)
+			code = indented
+		}
+		text.WriteString(rest)
+	}
+	return text.String()
+}
+
 // block is a fenced block of a guide.
 type block struct {
 	language string // "go before" is for code that is to be replaced: it is not compiled
@@ -77,17 +98,34 @@ type snippet struct{ name, text string }
 
 func (s snippet) isProgram() bool { return strings.HasPrefix(s.text, "package ") }
 
+// body returns the body of a function that runs the snippet: statements, an
+// expression, or a function with a context.
+func (s snippet) body() string {
+	text := s.inDir()
+	if name, ok := strings.CutPrefix(text, "func "); ok {
+		name, rest, _ := strings.Cut(name, "(")
+		return name + " := func(" + rest + "\nreturn " + name + "(ctx)"
+	}
+	if _, err := parser.ParseExpr(text); err == nil {
+		return "_ = " + text + "\nreturn nil"
+	}
+	return "{\n" + text + "\n}\nreturn nil"
+}
+
 // inDir returns the text with its sockets in the folder that the variable dir
 // names.
 func (s snippet) inDir() string {
 	return regexp.MustCompile(`ipc\.(Server|Client)Config\{`).ReplaceAllString(s.text, "${0}SocketDir: dir, ")
 }
 
-// snippets returns the Go of all guides that is to be compiled. A name is the
+// snippets returns the Go of all guides, and of the package documentation, that is
+// to be compiled. A name is the
 // path, the heading, and a number under it.
 func snippets(t *testing.T) (all []snippet) {
 	t.Helper()
-	for path, text := range guides(t) {
+	texts := guides(t)
+	texts["doc.go"] = docInMarkdown(t)
+	for path, text := range texts {
 		number := map[string]int{}
 		for _, b := range blocks(t, path, text) {
 			if language, _, _ := strings.Cut(b.language, " "); language != "go" {
@@ -96,14 +134,14 @@ func snippets(t *testing.T) (all []snippet) {
 			formatted, err := format.Source([]byte(b.text))
 			if err != nil {
 				t.Errorf("%s: %s: %v", path, b.heading, err)
-			} else if string(formatted) != b.text {
+			} else if string(bytes.TrimSpace(formatted)) != strings.TrimSpace(b.text) {
 				t.Errorf("%s: this under %q is not gofmt-ed:\n%s", path, b.heading, b.text)
 			}
 			if b.language != "go" {
 				continue
 			}
 			number[b.heading]++
-			all = append(all, snippet{fmt.Sprintf("%s: %s/%d", path, b.heading, number[b.heading]), b.text})
+			all = append(all, snippet{fmt.Sprintf("%s: %s/%d", path, b.heading, number[b.heading]), strings.TrimSpace(b.text) + "\n"})
 		}
 	}
 	slices.SortFunc(all, func(a, b snippet) int { return strings.Compare(a.name, b.name) })
@@ -187,7 +225,8 @@ func socketDir(t *testing.T) string {
 	return dir
 }
 
-// TestGuideSnippets compiles and runs every Go snippet of the guides.
+// TestGuideSnippets compiles and runs every Go snippet of the guides and of the
+// package documentation.
 // testdata/guides has the program around them.
 func TestGuideSnippets(t *testing.T) {
 	main, err := os.ReadFile("testdata/guides/main.go")
@@ -196,7 +235,7 @@ func TestGuideSnippets(t *testing.T) {
 	text.WriteString(snippetsHead)
 	for _, s := range snippets(t) {
 		if !s.isProgram() {
-			fmt.Fprintf(&text, "%q: func(ctx context.Context, server *ipc.Server, client *ipc.Client) error {\n{\n%s\n}\nreturn nil\n},\n", s.name, s.inDir())
+			fmt.Fprintf(&text, "%q: func(ctx context.Context, server *ipc.Server, client *ipc.Client) error {\n%s\n},\n", s.name, s.body())
 		}
 	}
 	text.WriteString("}\n")
@@ -219,6 +258,8 @@ func TestGuideSnippets(t *testing.T) {
 		"rpc/1\n6 * 7 = 42\n",
 		"socket/1\nhello, world\nrefused: 3 no name\n",
 		"TLS/1\nyou said hello\n",
+		"doc.go: Starting/2\nhello, world\n",
+		"doc.go: Many clients/1\nback\n",
 	} {
 		if !strings.Contains(string(output), want) {
 			t.Errorf("the snippets do not print %q:\n%s", want, output)
@@ -668,7 +709,7 @@ func TestNoExitAfterDeferredClose(t *testing.T) {
 	for _, s := range snippets(t) {
 		text := s.text
 		if !s.isProgram() {
-			text = "package main\n\nfunc f() {\n" + text + "\n}\n"
+			text = "package main\n\nfunc f() error {\n" + s.body() + "\n}\n"
 		}
 		f, err := parser.ParseFile(token.NewFileSet(), s.name, text, parser.SkipObjectResolution)
 		noError(t, "ParseFile", err)

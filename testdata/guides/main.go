@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log"
 	"net/http"
@@ -36,11 +37,31 @@ func main() {
 	check(c.Close())
 	check(s.Close())
 
+	documentation(ctx)
 	migrating(ctx)
 	run(ctx, "example/remote/README.md: With TLS/1", nil, nil)
 	for name := range snippets {
 		log.Fatalf("%s: this snippet is not run", name)
 	}
+}
+
+// documentation runs the snippets of doc.go.
+func documentation(ctx context.Context) {
+	stop := serve(ctx, "doc.go: Starting/1")
+	run(ctx, "doc.go: Starting/2", nil, nil)
+	stop()
+
+	s, err := ipc.StartServer(&ipc.ServerConfig{Name: "loop", SocketDir: dir, MultiMode: true})
+	check(err)
+	c := connect("loop")
+	stop = serveWith(ctx, "doc.go: Many clients/1", s)
+	check(c.Write(1, []byte("back")))
+	fmt.Println(read(c))
+	stop()
+	check(c.Close())
+	check(s.Close())
+
+	run(ctx, "doc.go: Security/1", nil, nil)
 }
 
 // migrating runs the snippets of docs/MIGRATING.md.
@@ -105,14 +126,16 @@ func run(ctx context.Context, name string, server *ipc.Server, client *ipc.Clien
 
 // serve runs a snippet that serves until its context ends, and returns what ends
 // it.
-func serve(ctx context.Context, name string) (stop func()) {
+func serve(ctx context.Context, name string) (stop func()) { return serveWith(ctx, name, nil) }
+
+func serveWith(ctx context.Context, name string, server *ipc.Server) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	f := take(name)
 	ended := make(chan error)
-	go func() { ended <- f(ctx, nil, nil) }()
+	go func() { ended <- f(ctx, server, nil) }()
 	return func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
 			log.Fatalf("%s: %v", name, err)
 		}
 	}
