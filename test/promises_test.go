@@ -155,7 +155,8 @@ func panickingMain() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	client.Request(context.Background(), 1, []byte("this is the end")) // which does not return
+	client.Request(context.Background(), 1, []byte("this is the end"))
+	select {} // the panic is on its way
 }
 
 // A panic in a Handler is none that the library catches.
