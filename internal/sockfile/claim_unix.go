@@ -35,7 +35,7 @@ func claim(path string, perm Perm, log Log) (*net.UnixListener, fs.FileInfo, err
 			return nil, nil, fmt.Errorf("what is there is not a socket (mode %v): "+
 				"move it away, or choose another Name or SocketDir: %w", info.Mode(), fs.ErrExist)
 		}
-		live, err := probe(path)
+		live, err := Probe(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // its owner has just closed it

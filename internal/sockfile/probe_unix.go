@@ -7,13 +7,13 @@ import (
 	"syscall"
 )
 
-// probe reports whether a process still has the socket at path open.
+// Probe reports whether a process still has the socket at path open.
 //
 // It connects with a socket of another type than a server's. The kernel looks for
 // the owner first (ECONNREFUSED) and then at the type (EPROTOTYPE), so the answer
 // does not depend on whether the owner listens, or on the room in its backlog, and
 // the owner gets no connection to accept.
-func probe(path string) (live bool, err error) {
+func Probe(path string) (live bool, err error) {
 	fd, err := newSocket(syscall.SOCK_DGRAM)
 	if err != nil {
 		return false, err

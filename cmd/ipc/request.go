@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"os"
+
+	ipc "github.com/joe-at-startupmedia/golang-ipc"
+)
+
+var requestCommand = command{
+	name: "request", args: "NAME TYPE [DATA]", min: 2, max: 3,
+	summary: "send a request, and print the reply",
+	help: `
+Request sends a request of type TYPE to the server NAME, and writes the data of its
+reply to standard output as it is (on a terminal, with a newline at the end). DATA is
+text, @file, or - for standard input, which is also read without DATA if it is not a
+terminal.
+
+If the server answers with a ReplyError, that goes to standard error, and the exit
+status is 1. Ctrl-C cancels the request, which the server is told.`,
+	setup: func(flags *flag.FlagSet) runner {
+		var t target
+		t.declare(flags)
+		t.declareTimeout(flags, ", and then for the reply, or each part of it")
+		parts := flags.Bool("parts", false, "take a reply in any number of parts, and print each as it comes")
+		asJSON := flags.Bool("json", false, "print each reply as a JSON object in a line")
+		return func(ctx context.Context, args []string) error {
+			return request(ctx, &t, args, *parts, *asJSON)
+		}
+	},
+}
+
+func request(ctx context.Context, t *target, args []string, parts, asJSON bool) error {
+	t.name = args[0]
+	msgType, data, err := readMessage(args[1:])
+	if err != nil {
+		return err
+	}
+	client, err := t.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close() // what was sent has been answered, or is no longer wanted
+	p := newPatience(ctx, t.timeout)
+	defer p.end()
+	if !parts {
+		m, err := client.Request(p, msgType, data)
+		if err != nil {
+			return t.requestError(p, err, "request to")
+		}
+		return printReply(m, asJSON)
+	}
+	for m, err := range client.RequestParts(p, msgType, data) {
+		if err != nil {
+			return t.requestError(p, err, "request to")
+		}
+		if err := printReply(m, asJSON); err != nil {
+			return err
+		}
+		p.renew()
+	}
+	return nil
+}
+
+// replyJSON is a reply as -json shows it.
+type replyJSON struct {
+	Type int `json:"type"`
+	Size int `json:"size"`
+	bytesJSON
+}
+
+func printReply(m *ipc.Message, asJSON bool) error {
+	if asJSON {
+		return writeJSON(os.Stdout, replyJSON{m.MsgType, len(m.Data), newBytesJSON(m.Data)})
+	}
+	_, err := os.Stdout.Write(m.Data)
+	if err == nil && isTerminal(os.Stdout) && !bytes.HasSuffix(m.Data, []byte("\n")) {
+		_, err = os.Stdout.WriteString("\n")
+	}
+	return err
+}

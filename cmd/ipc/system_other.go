@@ -1,0 +1,30 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd || windows)
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+)
+
+// defaultDir is the library's default of SocketDir.
+const defaultDir = "/tmp"
+
+// probe does not know: connecting tells.
+func probe(dir, name string) error { return errors.ErrUnsupported }
+
+func list(dir string) ([]server, error) {
+	return nil, fmt.Errorf("list %s: %w on this system", dir, errors.ErrUnsupported)
+}
+
+func whose(string) string { return "" }
+
+func listen(path string) (net.Listener, error) {
+	return nil, fmt.Errorf("listen on %s: %w on this system", path, errors.ErrUnsupported)
+}
+
+func dial(_ context.Context, path string) (net.Conn, error) {
+	return nil, fmt.Errorf("dial %s: %w on this system", path, errors.ErrUnsupported)
+}
