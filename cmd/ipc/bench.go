@@ -78,11 +78,11 @@ func (b *bench) run(ctx context.Context, args []string) error {
 	b.done.Store(0)
 	b.over, stop = context.WithTimeout(ctx, b.duration)
 	defer stop()
-	progress := b.startProgress()
 	start := time.Now()
-	results, err := measure(ctx)
+	watched, end := b.watch(ctx)
+	results, err := measure(watched)
 	took := time.Since(start)
-	progress.end()
+	end()
 	if results.n > 0 {
 		b.print(results, took)
 	}
@@ -162,11 +162,8 @@ func (b *bench) ask(ctx context.Context, results *histogram) error {
 	for {
 		start := time.Now()
 		m, err := b.client.Request(p, b.msgType, b.data)
-		switch {
-		case p.expired():
-			return errTimeout
-		case err != nil:
-			return err
+		if err != nil {
+			return causeOf(p, err)
 		}
 		results.add(time.Since(start))
 		b.done.Add(1)
@@ -190,7 +187,7 @@ func (b *bench) echoes(ctx context.Context) (*histogram, error) {
 		for n == 0 && results.n == 0 || n < b.atOnce && b.over.Err() == nil {
 			sent[(first+n)%b.atOnce] = time.Now()
 			if err := b.client.WriteContext(p, b.msgType, b.data); err != nil {
-				return results, b.echoError(p, err)
+				return results, causeOf(p, err)
 			}
 			n++
 		}
@@ -200,9 +197,9 @@ func (b *bench) echoes(ctx context.Context) (*histogram, error) {
 		m, err := b.client.ReadContext(p)
 		switch {
 		case err != nil:
-			return results, b.echoError(p, err)
+			return results, causeOf(p, err)
 		case m.MsgType < 0 && m.Status == ipc.ReConnecting.String():
-			return results, fmt.Errorf("%w: the server has ended the connection", ipc.ErrNotConnected)
+			return results, errLost
 		case m.MsgType == b.msgType:
 			results.add(time.Since(sent[first]))
 			first, n = (first+1)%b.atOnce, n-1
@@ -213,9 +210,10 @@ func (b *bench) echoes(ctx context.Context) (*histogram, error) {
 	}
 }
 
-func (b *bench) echoError(p *patience, err error) error {
-	if p.expired() {
-		return errTimeout
+// causeOf returns err, or why p has ended, if that is what it says.
+func causeOf(p *patience, err error) error {
+	if p.Err() != nil {
+		return context.Cause(p)
 	}
 	return err
 }
@@ -242,39 +240,48 @@ func short(d time.Duration) time.Duration {
 	return d.Round(unit)
 }
 
-// progress shows on a terminal how far a measurement is. Its goroutine ends when
-// end is called, which waits for that.
-type progress struct {
-	stop, stopped chan struct{}
-}
-
-func (b *bench) startProgress() *progress {
-	p := &progress{make(chan struct{}), make(chan struct{})}
-	if !isTerminal(os.Stderr) {
-		close(p.stopped)
-		return p
-	}
+// watch returns a context that ends with ctx, or when the connection is lost, for
+// which a request would wait. On a terminal it shows how far the measurement is. Its
+// goroutine ends when end is called, which waits for that.
+func (b *bench) watch(ctx context.Context) (watched context.Context, end func()) {
+	ctx, fail := context.WithCancelCause(ctx)
+	visible := isTerminal(os.Stderr)
+	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(p.stopped)
+		defer close(stopped)
 		start := time.Now()
 		tick := time.NewTicker(250 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case now := <-tick.C:
-				took := now.Sub(start)
-				line := fmt.Sprintf("%v of %v, %.0f a second", took.Round(time.Second), b.duration, float64(b.done.Load())/took.Seconds())
-				fmt.Fprintf(os.Stderr, "\r%-60s", line)
-			case <-p.stop:
-				fmt.Fprintf(os.Stderr, "\r%s\r", strings.Repeat(" ", 60))
+				if visible {
+					b.showProgress(now.Sub(start))
+				}
+				if b.client.StatusCode() != ipc.Connected {
+					fail(errLost)
+				}
+			case <-stop:
+				if visible {
+					fmt.Fprintf(os.Stderr, "\r%s\r", strings.Repeat(" ", progressWidth))
+				}
 				return
 			}
 		}
 	}()
-	return p
+	return ctx, func() {
+		close(stop)
+		<-stopped
+		fail(nil)
+	}
 }
 
-func (p *progress) end() {
-	close(p.stop)
-	<-p.stopped
+// errLost says that the server has ended the connection.
+var errLost = fmt.Errorf("%w: the server has ended the connection", ipc.ErrNotConnected)
+
+const progressWidth = 60
+
+func (b *bench) showProgress(took time.Duration) {
+	line := fmt.Sprintf("%v of %v, %.0f a second", took.Round(time.Second), b.duration, float64(b.done.Load())/took.Seconds())
+	fmt.Fprintf(os.Stderr, "\r%-*s", progressWidth, line)
 }

@@ -21,7 +21,7 @@ processes that have it open (on Linux, where you may see what files they have op
 the user who owns the socket, and its state:
 
   alive    a process has it open
-  stale    the server has ended without removing it; the next of that name takes it over
+  stale    the server has ended without removing it; the next one takes it over
   unknown  and why
 
 No server notices it.`,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -100,7 +101,7 @@ func (t *transcript) text(l *lineJSON) string {
 	if t.data && l.Size != nil {
 		s += "  " + strconv.Quote(string(l.raw))
 	}
-	return s
+	return strings.TrimRight(s, " ")
 }
 
 // joined prints that the client has come.
