@@ -17,7 +17,7 @@
 //	ipc ls -dir /run/app
 //	ipc request greeter 1 '{"name": "ann"}'
 //	ipc request greeter 1 @question.json -timeout 1m
-//	tail -f log | ipc send collector 7 -
+//	git log | ipc send collector 7 -
 //	ipc listen -json greeter | jq .type
 //
 // # Data
@@ -90,7 +90,7 @@
 // On a terminal it shows on standard error how far it is. Ctrl-C ends it early, and
 // it prints what it has.
 //
-// A server to measure against is example/multiclient, or these lines:
+// A server to measure against is example/server, or this one:
 //
 //	ipc.StartServer(&ipc.ServerConfig{
 //		Name:      "echo",

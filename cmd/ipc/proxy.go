@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	ipc "github.com/joe-at-startupmedia/golang-ipc"
 	"github.com/joe-at-startupmedia/golang-ipc/internal/peercred"
 	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 )
@@ -68,8 +69,12 @@ func (p *proxy) run(ctx context.Context, args []string) (err error) {
 	if err := p.check(); err != nil && !p.wait {
 		return err
 	}
+	keepWriting()
 	l, err := listen(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, ipc.ErrInUse):
+		return fmt.Errorf("listen on %s: %w; choose another AS", path, err)
+	case err != nil:
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}
 	var clients sync.WaitGroup

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"os/user"
 	"strconv"
 	"strings"
@@ -108,3 +109,7 @@ func listen(path string) (net.Listener, error) {
 }
 
 func dial(ctx context.Context, path string) (net.Conn, error) { return sockfile.Dial(ctx, path) }
+
+// keepWriting has writing to a pipe that has no reader any more fail, instead of
+// ending the process: there are sockets to be removed.
+func keepWriting() { signal.Ignore(syscall.SIGPIPE) }
