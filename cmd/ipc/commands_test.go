@@ -191,8 +191,9 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// TestLs is not parallel: a process that another test starts has our sockets for a
+// moment.
 func TestLs(t *testing.T) {
-	t.Parallel()
 	dir := socktest.Dir(t, "dead.sock", "child.sock", "file.sock", "a.txt")
 	start(t, "ls", "-dir", dir).want(0, "", "no servers in "+dir)
 	start(t, "ls", "-dir", dir, "-json").want(0, "", "")
@@ -299,6 +300,9 @@ func TestBench(t *testing.T) {
 		{[]string{"-c", "4", "-size", "0"}, []string{"requests", "0", "4"}},
 		{[]string{"-echo"}, []string{"echoes", "64", "1"}},
 		{[]string{"-echo", "-c", "8", "1", "data"}, []string{"echoes", "4", "8"}},
+		// The limit is for each answer.
+		{[]string{"-for", "1200ms", "-timeout", "1s"}, []string{"requests", "64", "1"}},
+		{[]string{"-for", "1200ms", "-timeout", "1s", "-echo"}, []string{"echoes", "64", "1"}},
 	} {
 		out, said, status := start(t, append([]string{"bench", "fake", "-dir", f.dir, "-for", "50ms"}, c.args...)...).end()
 		got := benchOutput.FindStringSubmatch(out)

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	ipc "github.com/joe-at-startupmedia/golang-ipc"
 )
 
 func TestPatience(t *testing.T) {
@@ -39,6 +41,26 @@ func TestPatience(t *testing.T) {
 		cancel()
 		if p.Err() == nil || p.expired() {
 			t.Error("the end of the other context is not this one's, or counts as the limit's")
+		}
+	})
+}
+
+// TestEachPart has parts that take as long as each may, and more together.
+func TestEachPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPatience(t.Context(), time.Second)
+		defer p.end()
+		parts := func(yield func(*ipc.Message, error) bool) {
+			for range 3 {
+				time.Sleep(time.Second - 1)
+				if !yield(&ipc.Message{}, p.Err()) {
+					return
+				}
+			}
+		}
+		n := 0
+		if err := eachPart(p, parts, func(*ipc.Message) error { n++; return nil }); err != nil || n != 3 {
+			t.Errorf("%v after %d parts", err, n)
 		}
 	})
 }

@@ -432,7 +432,7 @@ func TestNoServer(t *testing.T) {
 		start(t, append(args, "-dir", dir+"/no")...).want(3, "", "there is no folder "+dir+"/no; name the right one with -dir")
 	}
 	// With -wait it is waited for as long as -timeout says.
-	start(t, "send", "absent", "1", "x", "-dir", dir, "-wait", "-timeout", "50ms").want(3, "", "there is no socket")
+	start(t, "send", "absent", "1", "x", "-dir", dir, "-wait", "-timeout", "50ms").want(3, "", "(after 50ms)")
 }
 
 func TestNoPlace(t *testing.T) {

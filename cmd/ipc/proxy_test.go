@@ -421,13 +421,17 @@ func TestProxyEnds(t *testing.T) {
 	if _, err := ask.Handshake(conn); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := conn.Write([]byte{0xff, 0xff, 0xff, 0xff}); err != nil {
+	// A message, and in the same write what is none.
+	if _, err := conn.Write([]byte{0, 0, 0, 4, 0, 0, 0, 9, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff}); err != nil {
 		t.Fatal(err)
+	}
+	if m := g.next(t); m.MsgType != 9 {
+		t.Errorf("the server got type %d", m.MsgType)
 	}
 	for {
 		line := parseJSON(t, p.await("left"))
 		if line["from"] == "client" {
-			if s, _ := line["error"].(string); !strings.Contains(s, "frame of 4294967295 bytes") {
+			if s, _ := line["error"].(string); !strings.Contains(s, "message type 4294967295") {
 				t.Errorf("%v", line)
 			}
 			break

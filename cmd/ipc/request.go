@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"iter"
 	"os"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
@@ -52,11 +53,19 @@ func request(ctx context.Context, t *target, args []string, parts, asJSON bool) 
 		}
 		return printReply(m, asJSON)
 	}
-	for m, err := range client.RequestParts(p, msgType, data) {
-		if err != nil {
-			return t.requestError(p, err, "request to")
+	err = eachPart(p, client.RequestParts(p, msgType, data), func(m *ipc.Message) error {
+		return printReply(m, asJSON)
+	})
+	return t.requestError(p, err, "request to")
+}
+
+// eachPart calls do with each part. The limit of p is for the next one.
+func eachPart(p *patience, parts iter.Seq2[*ipc.Message, error], do func(*ipc.Message) error) error {
+	for m, err := range parts {
+		if err == nil {
+			err = do(m)
 		}
-		if err := printReply(m, asJSON); err != nil {
+		if err != nil {
 			return err
 		}
 		p.renew()
