@@ -58,7 +58,7 @@ func (b *bench) run(ctx context.Context, args []string) error {
 	if err := b.prepare(args); err != nil {
 		return err
 	}
-	client, err := b.connect(ctx)
+	client, err := b.connect(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,7 @@ func TestRequest(t *testing.T) {
 		{[]string{"3", "a b", "-parts", "-json"}, 0, `{"type":3,"size":1,"data":"a"}` + "\n" + `{"type":3,"size":1,"data":"b"}` + "\n", ""},
 		{[]string{"5", "x", "-parts"}, 0, "firstlast", ""},
 		{[]string{"5", "x"}, 0, "last", ""}, // the part is refused
+		{[]string{"8", "x"}, 0, "x", ""},
 		{[]string{"2", "x"}, 1, "", `no such\nanimal (code 7)`},
 		{[]string{"2", "x", "-parts"}, 1, "", "(code 7)"},
 		{[]string{"3", "a"}, 1, "", "(code 8)"}, // no part is expected

@@ -55,8 +55,8 @@ func (t *target) path() (string, error) {
 	return path, nil
 }
 
-// connect connects to the server.
-func (t *target) connect(ctx context.Context) (*ipc.Client, error) {
+// connect connects to the server. With handler nil the caller reads what comes.
+func (t *target) connect(ctx context.Context, handler func(*ipc.Client, *ipc.Message)) (*ipc.Client, error) {
 	path, err := t.path()
 	if err != nil {
 		return nil, err
@@ -74,6 +74,7 @@ func (t *target) connect(ctx context.Context) (*ipc.Client, error) {
 		SocketDir:  t.dir,
 		Encryption: t.encrypt,
 		RetryTimer: time.Second,
+		Handler:    handler,
 		Logger:     logger(),
 	})
 	switch {
@@ -86,6 +87,11 @@ func (t *target) connect(ctx context.Context) (*ipc.Client, error) {
 	}
 	return nil, &failure{statusNoServer, fmt.Errorf("%w%s", err, advice(err))}
 }
+
+// discard is the handler of commands that are not about what the server sends of its
+// own accord. Unread, that would keep a reply behind it from being read. A request
+// of the server ends without a reply.
+func discard(*ipc.Client, *ipc.Message) {}
 
 // advice returns what to do about an error from connecting.
 func advice(err error) string {

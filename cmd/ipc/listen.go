@@ -43,7 +43,7 @@ type messageJSON struct {
 
 func listenTo(ctx context.Context, t *target, name string, asJSON bool) error {
 	t.name = name
-	client, err := t.connect(ctx)
+	client, err := t.connect(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,6 +62,7 @@ const (
 	typeLast  = 5 // answers a request with a part and a last reply
 	typeNone  = 6 // returns without a reply
 	typeAsk   = 7 // asks the client a request of type 1 with the same data, and writes the reply as a message
+	typeFlood = 8 // answers a request when it has sent more messages than an inbox holds
 )
 
 // fake is a server of the tests.
@@ -156,6 +158,11 @@ func (f *fake) handle(client *ipc.Server, m *ipc.Message) {
 	case typeLast:
 		request.ReplyPart(1, []byte("first"))
 		request.Reply(2, []byte("last"))
+	case typeFlood:
+		for range 3 {
+			client.Write(9, make([]byte, 1<<20))
+		}
+		request.Reply(m.MsgType, m.Data)
 	default:
 		request.Reply(m.MsgType, m.Data)
 	}
@@ -201,7 +208,8 @@ func newTool(t *testing.T, args ...string) *tool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	r := &tool{t: t, cmd: exec.CommandContext(ctx, self, args...)}
-	r.cmd.Env = append(os.Environ(), asTool+"=1", "TERM=xterm", "NO_COLOR=")
+	r.cmd.Env = append(os.Environ(), asTool+"=1", "TERM=xterm", "NO_COLOR=",
+		"GORACE=atexit_sleep_ms=0") // with the race detector, do not end a second later
 	return r
 }
 
@@ -460,6 +468,27 @@ func TestWait(t *testing.T) {
 	waiting := start(t, "request", "fake", "1", "x", "-dir", dir, "-wait", "-timeout", "1m")
 	serveIn(t, dir, nil)
 	waiting.want(0, "x", "")
+}
+
+// TestOtherProtocol connects to a server of another kind.
+func TestOtherProtocol(t *testing.T) {
+	t.Parallel()
+	dir := socktest.Dir(t)
+	l, err := net.Listen("unix", filepath.Join(dir, "other.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "220 ready\r\n")
+		io.Copy(io.Discard, conn)
+	}()
+	start(t, "send", "other", "1", "x", "-dir", dir).want(3, "", "is it a server of package ipc?")
 }
 
 func TestEncrypt(t *testing.T) {

@@ -39,7 +39,7 @@ func request(ctx context.Context, t *target, args []string, parts, asJSON bool) 
 	if err != nil {
 		return err
 	}
-	client, err := t.connect(ctx)
+	client, err := t.connect(ctx, discard)
 	if err != nil {
 		return err
 	}

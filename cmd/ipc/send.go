@@ -28,7 +28,7 @@ func send(ctx context.Context, t *target, args []string) error {
 	if err != nil {
 		return err
 	}
-	client, err := t.connect(ctx)
+	client, err := t.connect(ctx, discard)
 	if err != nil {
 		return err
 	}
