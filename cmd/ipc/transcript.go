@@ -44,8 +44,8 @@ type lineJSON struct {
 	Error   string    `json:"error,omitempty"`
 	bytesJSON
 
-	took time.Duration
-	raw  []byte
+	took time.Duration // Seconds
+	raw  []byte        // the data, which -data prints
 }
 
 // print prints a line.
@@ -139,11 +139,13 @@ func (c *conversation) record(d direction, msgType int, data []byte) {
 	c.out.print(l)
 }
 
+// recordControl fills in l for a control frame.
 func (c *conversation) recordControl(l *lineJSON, d direction, f *wire.Control) {
 	l.ID, l.Type, l.raw = f.ID, f.N, f.Payload
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch asked := c.began[1-d]; f.Kind {
+	asked := c.began[1-d] // the requests that the side has got which now speaks
+	switch f.Kind {
 	case wire.Request:
 		l.Kind = "request"
 		l.Parts = f.Flags&wire.PartsWelcome != 0
@@ -167,8 +169,8 @@ func (c *conversation) recordControl(l *lineJSON, d direction, f *wire.Control) 
 			l.Kind = "no reply"
 		}
 	}
-	l.setTook(c.began[1-d][f.ID])
-	delete(c.began[1-d], f.ID)
+	l.setTook(asked[f.ID])
+	delete(asked, f.ID)
 }
 
 // setTook sets the time that has passed since began, if that is known.
