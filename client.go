@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 )
 
@@ -105,7 +104,7 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 	c := &Client{config: cfg, done: make(chan struct{}), began: time.Now()}
 	name := cfg.Name
 	if cfg.Dial == nil {
-		if c.path, err = sockfile.Path(cfg.SocketDir, cfg.Name); err != nil {
+		if c.path, err = socketPath(cfg.SocketDir, cfg.Name); err != nil {
 			return nil, fmt.Errorf("ipc: start client: %w", err)
 		}
 		name = c.path

@@ -15,7 +15,6 @@ import (
 // Defaults of the configuration.
 const (
 	defaultMaxMsgSize       = 3 << 20
-	defaultSocketDir        = "/tmp"
 	defaultWriteTimeout     = 10 * time.Second
 	defaultHandshakeTimeout = 5 * time.Second
 	defaultRetryTimer       = 20 * time.Second
@@ -42,15 +41,17 @@ type ServerConfig struct {
 	MaxMsgSize int
 
 	// UnmaskPermissions lets every user connect: the socket has mode 0777
-	// instead of 0600.
+	// instead of 0600. On Windows it lets every user with an account.
 	UnmaskPermissions bool
 
 	// Mode is the exact mode of the socket, whatever the umask; 0 is 0600.
-	// It excludes UnmaskPermissions.
+	// It excludes UnmaskPermissions. On Windows the right to write of the group
+	// and of others is the right to connect, and the own user always has it.
 	Mode fs.FileMode
 
 	// Group, a name or a number, is the group that the socket is given to: one
-	// of the user's own, except for root. Empty leaves it.
+	// of the user's own, except for root. Empty leaves it. On Windows it is the name
+	// or the SID of the group that Mode is about, and empty is none.
 	Group string
 
 	// MultiMode serves any number of clients on one socket, each with a
@@ -67,7 +68,8 @@ type ServerConfig struct {
 	// Close, which waits for the goroutines that log; "go server.Close()" works.
 	Logger *slog.Logger
 
-	// SocketDir is the folder of the socket. The default is "/tmp".
+	// SocketDir is the folder of the socket. The default is "/tmp". On Windows it
+	// is a prefix of the pipe's name, \\.\pipe\SocketDir\Name, and empty by default.
 	SocketDir string
 
 	// MaxClients bounds the clients that are connected at once in
@@ -166,7 +168,8 @@ type ClientConfig struct {
 	// Close, which waits for the goroutine that logs; "go client.Close()" works.
 	Logger *slog.Logger
 
-	// SocketDir is the folder of the socket. The default is "/tmp".
+	// SocketDir is the folder of the socket. The default is "/tmp". On Windows it
+	// is a prefix of the pipe's name, \\.\pipe\SocketDir\Name, and empty by default.
 	SocketDir string
 
 	// Authorize decides, before the first byte is exchanged, whether the

@@ -168,6 +168,7 @@ func (c *brokenConn) Write(b []byte) (int, error) {
 // What had arrived before a Close can be read after it, on either side, even if
 // no goroutine has read the socket.
 func TestCloseReadsTheRest(t *testing.T) {
+	needDirect(t)
 	server := newServer(t, ServerConfig{loopDelay: time.Hour})
 	client := newClientOf(t, server, ClientConfig{loopDelay: time.Hour})
 	if got := nextEvent(t, &server.session); got != Connected.String() {

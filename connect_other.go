@@ -1,4 +1,4 @@
-//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd || windows)
 
 package ipc
 
@@ -6,14 +6,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
+// defaultSocketDir is good for a label.
+const defaultSocketDir = "/tmp"
+
+// socketPath returns a label.
+func socketPath(dir, name string) (string, error) { return sockfile.Path(dir, name) }
+
 // listenSocket fails: there are no sockets with permissions here.
-func listenSocket(path string, _ sockfile.Perm, _ *slog.Logger) (net.Listener, error) {
+func listenSocket(path string, _ *ServerConfig) (net.Listener, error) {
 	return nil, fmt.Errorf("ipc: listen on %s: %w on this system: set ServerConfig.Listener", path, errors.ErrUnsupported)
 }
 

@@ -340,7 +340,8 @@
 //
 //   - socket: its path, or Name, or the listener's address;
 //   - client: the ClientID, on the lines of a client of a MultiMode server;
-//   - peer: the process at the other end, as peer.pid, peer.uid and peer.gid;
+//   - peer: the process at the other end, as peer.pid, peer.uid and peer.gid, or
+//     peer.pid and peer.sid on Windows;
 //   - reason: why a connection ended; error: what went wrong;
 //   - repeated: how many lines of the same kind were left out before this one;
 //   - pause: until the next attempt to accept a connection.
@@ -351,10 +352,17 @@
 // # Elsewhere
 //
 // Clients can be written in any language; PROTOCOL.md in the repository has the
-// wire format, and examples in Node and Python. Sockets with names exist on
-// Linux, macOS and the BSDs. On other systems, such as Windows, the package works
-// with Listener and Dial, and [StartServer] and [StartClient] return
-// [errors.ErrUnsupported] without. [Peer] is known on Linux.
+// wire format, and examples in Node and Python. A name is a Unix domain socket on
+// Linux, macOS and the BSDs, and a named pipe on Windows. On other systems the package
+// works with Listener and Dial, and [StartServer] and [StartClient] return
+// [errors.ErrUnsupported] without. Where there are names, [Peer] is known.
+//
+// On Windows, which is experimental, the pipe is \\.\pipe\NAME, or
+// \\.\pipe\DIR\NAME with a SocketDir. The own user, SYSTEM and the administrators can
+// connect, with Mode and Group, or UnmaskPermissions, others too, and no other machine.
+// No folder protects a name there: a client that must not talk to another user's
+// server sets Authorize. A write that a context, WriteTimeout or a Close interrupts
+// in the middle ends its connection, as over TLS: a Client sends the message again.
 //
 // docs/MIGRATING.md in the repository is for programs on other versions of this
 // library, plain sockets, net/rpc and gRPC, docs/DESIGN.md for those who change it.

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"log/slog"
-	"net"
 	"os"
 	"slices"
 	"time"
@@ -233,41 +231,11 @@ func Example_advice() {
 	// it is running already
 }
 
-// A peer that breaks the protocol loses its connection, and the program gets an
-// event.
-func Example_protocol() {
-	server, clients := connectMany(0)
-	defer server.Close()
-	conn, err := net.Dial("unix", server.Addr().String())
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer conn.Close()
-	// PROTOCOL.md has the handshake: the version, the limit, and an answer to each.
-	for _, n := range []int64{2, 8} {
-		io.CopyN(io.Discard, conn, n)
-		conn.Write([]byte{0})
-	}
-	conn.Write([]byte{0, 0, 0, 0}) // a frame without a type
-
-	for left := false; !left; {
-		server.ServerManager.Read(func(client *ipc.Server, message *ipc.Message, err error) {
-			switch {
-			case err != nil:
-				left = true
-			case message.Status == ipc.Error.String():
-				fmt.Println(message.Status, errors.Is(message.Err, ipc.ErrProtocol))
-			default:
-				fmt.Println(message.Status)
-				left = message.Status == ipc.Disconnected.String()
-			}
-		})
-	}
-	fmt.Println(len(clients))
+// A user is a number, and on Windows a SID.
+func ExamplePeer() {
+	fmt.Println(ipc.Peer{PID: 12, UID: 1000, GID: 100})
+	fmt.Println(ipc.Peer{PID: 12, UID: 4294967295, GID: 4294967295, SID: "S-1-5-18"})
 	// Output:
-	// Connected
-	// Error true
-	// Disconnected
-	// 0
+	// pid 12 uid 1000 gid 100
+	// pid 12 sid S-1-5-18
 }

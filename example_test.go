@@ -7,7 +7,6 @@ import (
 	"log"
 	"net"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -202,22 +201,6 @@ func ExampleServer_ClientID() {
 	// 0
 	// 1
 	// 2
-}
-
-func ExampleServer_Addr() {
-	dir, err := os.MkdirTemp("", "ipc")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	server, err := ipc.StartServer(&ipc.ServerConfig{Name: "greeter", SocketDir: dir})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
-	addr := server.Addr()
-	fmt.Println(addr.Network(), filepath.Base(addr.String()))
-	// Output: unix greeter.sock
 }
 
 // Close sends what Write has accepted.
@@ -602,32 +585,6 @@ func ExampleMessage_Release() {
 	}
 	fmt.Println(total)
 	// Output: 10485760
-}
-
-// Dial makes each connection of a client. This one prints each attempt.
-func ExampleClientConfig_dial() {
-	server, err := ipc.StartServer(&ipc.ServerConfig{Name: uniqueName()})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
-
-	client, err := ipc.StartClient(&ipc.ClientConfig{
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			fmt.Println("dialling")
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", server.Addr().String())
-		},
-	})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer client.Close()
-	fmt.Println(client.Status())
-	// Output:
-	// dialling
-	// Connected
 }
 
 // A server may accept from any listener, and a client may make its connections

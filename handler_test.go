@@ -2,13 +2,13 @@ package ipc
 
 import (
 	"fmt"
-	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 	"net"
-	"path/filepath"
 	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 )
 
 // A program may be tested in bubbles of synctest and outside of them: a timer of
@@ -48,13 +48,13 @@ type handled struct {
 func startHandled(t *testing.T, delay time.Duration, multi bool) handled {
 	t.Helper()
 	h := handled{step: make(chan func(*Server)), got: make(chan string, 1000)}
-	dir := t.TempDir()
+	dir := shortDir(t)
 	s, err := StartServer(&ServerConfig{Name: "r", SocketDir: dir, MultiMode: multi, loopDelay: delay, Handler: h.handle})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	h.readerServer = readerServer{s, t, filepath.Join(dir, "r.sock")}
+	h.readerServer = readerServer{s, t}
 	return h
 }
 
@@ -70,7 +70,7 @@ func (h handled) handle(s *Server, m *Message) {
 }
 
 // connect connects a raw client, and returns its Server.
-func (h handled) connect() (*Server, *net.UnixConn) {
+func (h handled) connect() (*Server, net.Conn) {
 	h.t.Helper()
 	c := h.dial()
 	h.want("Connected")

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/peercred"
 )
@@ -12,20 +11,31 @@ import (
 // Peer is the process at the other end of a connection, as the kernel reports it
 // for the time when the connection was made: of a client, when it connected;
 // of a server, when it began to listen. The process may since have changed its
-// user, handed on the connection, or ended, and another may have its PID.
+// user, handed on the connection, or ended, and another may have its PID. So a PID
+// is good for a log; decide by the user.
+//
+// Users are numbers, or on Windows a SID. What a system does not tell has the
+// value that the field says.
 type Peer struct {
-	PID int    // 0 if it is in a PID namespace that cannot be seen from ours
-	UID uint32 // effective user; one that has no id in our user namespace is 65534
+	PID int    // 0 if it is in a PID namespace that cannot be seen from ours, and on DragonFly and FreeBSD before 13
+	UID uint32 // effective user; 65534 for one without an id in our user namespace, 4294967295 on Windows
 	GID uint32 // effective group, likewise
+	SID string // on Windows the user, of a server the owner of the pipe; empty elsewhere
 }
 
-// String returns "pid 12 uid 0 gid 0".
+// String returns "pid 12 uid 0 gid 0", or on Windows "pid 12 sid S-1-5-18".
 func (p Peer) String() string {
+	if p.SID != "" {
+		return fmt.Sprintf("pid %d sid %s", p.PID, p.SID)
+	}
 	return fmt.Sprintf("pid %d uid %d gid %d", p.PID, p.UID, p.GID)
 }
 
 // LogValue implements [slog.LogValuer].
 func (p Peer) LogValue() slog.Value {
+	if p.SID != "" {
+		return slog.GroupValue(slog.Int("pid", p.PID), slog.String("sid", p.SID))
+	}
 	return slog.GroupValue(
 		slog.Int("pid", p.PID),
 		slog.Uint64("uid", uint64(p.UID)),
@@ -41,15 +51,10 @@ func peerOf(conn net.Conn) (Peer, error) {
 }
 
 // SameUser is an Authorize function that admits processes of our own effective
-// user, and root's. For others it returns the reason, an error that matches
-// [ErrUnauthorized].
+// user, and root's; on Windows our own user's, SYSTEM's, and servers whose pipe is
+// owned by the administrators. For others it returns the reason, an error that
+// matches [ErrUnauthorized].
 //
 // In a user namespace, do not use it as user 65534: all users without an id there
 // look like that one.
-func SameUser(p Peer) error {
-	own := uint32(os.Geteuid())
-	if p.UID == own || p.UID == 0 {
-		return nil
-	}
-	return detailf(ErrUnauthorized, "uid %d is neither %d nor root", p.UID, own)
-}
+func SameUser(p Peer) error { return sameUser(p) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -16,7 +15,7 @@ import (
 // rawClient is a connection to s after a handshake that has announced itself.
 func rawClient(t *testing.T, s *Server) net.Conn {
 	t.Helper()
-	c, err := net.Dial("unix", filepath.Join(s.config.SocketDir, "test.sock"))
+	c, err := dialSocket(t.Context(), s.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,8 +197,11 @@ type rawServer struct {
 
 func newServerRaw(t *testing.T) rawServer {
 	t.Helper()
-	path := filepath.Join(shortDir(t), "test.sock")
-	ln, err := net.Listen("unix", path)
+	config, err := (&ServerConfig{Name: "test", SocketDir: shortDir(t)}).withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, _, err := listen(&config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +216,7 @@ func newServerRaw(t *testing.T) rawServer {
 		offer.Handshake(c, func() error { return nil })
 		conns <- c
 	}()
-	client, err := StartClient(&ClientConfig{Name: "test", SocketDir: filepath.Dir(path)})
+	client, err := StartClient(&ClientConfig{Name: "test", SocketDir: config.SocketDir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-
-	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
 // A Server accepts clients under a name. In single mode it talks to one client
@@ -89,33 +87,23 @@ func listen(c *ServerConfig) (net.Listener, string, error) {
 		}
 		return c.Listener, name, nil
 	}
-	path, err := sockfile.Path(c.SocketDir, c.Name)
+	path, err := socketPath(c.SocketDir, c.Name)
 	if err != nil {
 		return nil, "", fmt.Errorf("ipc: start server: %w", err)
 	}
-	perm, err := permissions(c)
-	if err != nil {
-		return nil, "", fmt.Errorf("ipc: start server: %w", err)
-	}
-	l, err := listenSocket(path, perm, c.Logger)
+	l, err := listenSocket(path, c)
 	return l, path, err
 }
 
-// permissions returns those that c asks for.
-func permissions(c *ServerConfig) (sockfile.Perm, error) {
-	perm := sockfile.Perm{Mode: 0o600, GID: -1}
+// mode returns the permissions that c asks for.
+func (c *ServerConfig) mode() fs.FileMode {
 	switch {
 	case c.UnmaskPermissions:
-		perm.Mode = 0o777
+		return 0o777
 	case c.Mode != 0:
-		perm.Mode = c.Mode & fs.ModePerm
+		return c.Mode
 	}
-	if c.Group == "" {
-		return perm, nil
-	}
-	var err error
-	perm.GID, err = sockfile.LookupGroup(c.Group)
-	return perm, err
+	return 0o600
 }
 
 // ClientID returns the number of the client that this Server talks to in

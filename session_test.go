@@ -31,6 +31,9 @@ type fuzzedServer struct {
 const fuzzedMaxMsgSize = 256 << 10
 
 func newFuzzedServer(f *testing.F, sealed, multi bool) *fuzzedServer {
+	if runtime.GOOS == "windows" {
+		f.Skip("one direction of a named pipe cannot be closed")
+	}
 	path := filepath.Join(shortDir(f), "fuzz")
 	l, err := net.Listen("unix", path)
 	if err != nil {

@@ -41,8 +41,8 @@ func (s *session) Write(msgType int, data []byte) error {
 // WriteContext is Write, but waits until ctx ends for a connection and for
 // room, and then returns ctx.Err(), with nothing sent. Once the first bytes of
 // a large message have left, ctx no longer ends it: the rest is copied, and it
-// counts as accepted. Over TLS the connection is lost with it then, since its
-// writes cannot be interrupted: a Client sends the message again.
+// counts as accepted. Over TLS, and on Windows, the connection is lost with it then,
+// since writes cannot be interrupted there: a Client sends the message again.
 func (s *session) WriteContext(ctx context.Context, msgType int, data []byte) error {
 	return s.write(ctx, waitReconnect, msgType, data)
 }

@@ -244,8 +244,7 @@ func TestHammer(t *testing.T) {
 		var latest atomic.Pointer[net.Conn]
 		path := route.path()
 		config.Dial = func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			c, err := d.DialContext(ctx, "unix", path)
+			c, err := dialAt(ctx, path)
 			if err == nil {
 				latest.Store(&c)
 			}
@@ -376,8 +375,7 @@ func newWriters(t *testing.T, tr transport, sealed, breaks bool) *writers {
 	dial := config.Dial
 	if dial == nil {
 		dial = func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", route.path())
+			return dialAt(ctx, route.path())
 		}
 	}
 	config.Dial = func(ctx context.Context) (net.Conn, error) {

@@ -18,8 +18,7 @@ func dialled(t *testing.T, s setup, change func(ctx context.Context, c net.Conn)
 	p.server = s.startServer(t, p.route)
 	path := p.route.path()
 	p.route.client.Dial = func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		c, err := d.DialContext(ctx, "unix", path)
+		c, err := dialAt(ctx, path)
 		if err != nil {
 			return nil, err
 		}

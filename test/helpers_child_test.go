@@ -1,15 +1,11 @@
-//go:build unix
-
 package ipc_test
 
 import (
 	"bufio"
-	"errors"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -58,24 +54,6 @@ func (c *child) number() int {
 	n, err := strconv.Atoi(line)
 	noError(c.t, "number of the helper", err)
 	return n
-}
-
-// stop returns when the helper has stopped.
-func (c *child) stop() {
-	c.t.Helper()
-	noError(c.t, "SIGSTOP", c.cmd.Process.Signal(syscall.SIGSTOP))
-	for {
-		var status syscall.WaitStatus
-		_, err := syscall.Wait4(c.cmd.Process.Pid, &status, syscall.WUNTRACED, nil)
-		if errors.Is(err, syscall.EINTR) {
-			continue
-		}
-		noError(c.t, "Wait4", err)
-		if !status.Stopped() {
-			c.t.Fatalf("helper has status %#x, want stopped", status)
-		}
-		return
-	}
 }
 
 // kill returns when the helper is dead.

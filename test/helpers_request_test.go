@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -222,13 +221,12 @@ func (k *cutter) tweak(_ *ipc.ServerConfig, c *ipc.ClientConfig) {
 	if c == nil {
 		return
 	}
-	dial, path := c.Dial, filepath.Join(c.SocketDir, c.Name+".sock")
+	dial, path := c.Dial, socketPath(c.SocketDir, c.Name)
 	c.Dial = func(ctx context.Context) (conn net.Conn, err error) {
 		if dial != nil {
 			conn, err = dial(ctx)
 		} else {
-			var d net.Dialer
-			conn, err = d.DialContext(ctx, "unix", path)
+			conn, err = dialAt(ctx, path)
 		}
 		if err == nil {
 			k.latest.Store(&conn)

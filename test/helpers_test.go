@@ -139,12 +139,6 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 	synctest.Test(t, test)
 }
 
-// descriptors counts the open ones, where the system tells.
-func descriptors() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
-}
-
 // eventually waits for what announces itself by no event, such as the exit of
 // a goroutine.
 func eventually(condition func() bool) bool {

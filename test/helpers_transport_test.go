@@ -9,10 +9,8 @@ import (
 	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
 	"math/big"
 	"net"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -155,19 +153,18 @@ var certificate = sync.OnceValues(func() (server, client *tls.Config) {
 	return server, &tls.Config{RootCAs: roots}
 })
 
-// wrappedRoute is a connection that embeds a *net.UnixConn and overrides what
+// wrappedRoute is a connection that embeds a socketConn and overrides what
 // matters: a library that uses the socket below it reads garbage.
 func wrappedRoute(t testing.TB) *route {
-	dir := socketDir(t)
-	var n atomic.Int64
+	address := socketAddresses(t)
 	return hookRoute(t,
 		func() (net.Listener, error) {
-			l, err := net.Listen("unix", filepath.Join(dir, fmt.Sprint(n.Add(1))))
+			l, err := net.Listen(socketNetwork, address())
 			return maskedListener{l}, err
 		},
 		func(ctx context.Context, l net.Listener) (net.Conn, error) {
 			var d net.Dialer
-			c, err := d.DialContext(ctx, "unix", l.Addr().String())
+			c, err := d.DialContext(ctx, socketNetwork, l.Addr().String())
 			return mask(c, err)
 		})
 }
@@ -180,14 +177,14 @@ func mask(c net.Conn, err error) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &maskedConn{c.(*net.UnixConn)}, nil
+	return &maskedConn{c.(*socketConn)}, nil
 }
 
 // maskedConn inverts every byte on the wire.
-type maskedConn struct{ *net.UnixConn }
+type maskedConn struct{ *socketConn }
 
 func (c *maskedConn) Read(b []byte) (int, error) {
-	n, err := c.UnixConn.Read(b)
+	n, err := c.socketConn.Read(b)
 	invert(b[:n], b)
 	return n, err
 }
@@ -195,7 +192,7 @@ func (c *maskedConn) Read(b []byte) (int, error) {
 func (c *maskedConn) Write(b []byte) (int, error) {
 	masked := make([]byte, len(b))
 	invert(b, masked)
-	return c.UnixConn.Write(masked)
+	return c.socketConn.Write(masked)
 }
 
 func invert(from, to []byte) {
@@ -270,7 +267,7 @@ func (route *route) dial(t testing.TB) *wireConn {
 	if route.client.Dial != nil {
 		c, err = route.client.Dial(context.Background())
 	} else {
-		c, err = net.Dial("unix", route.path())
+		c, err = dialAt(t.Context(), route.path())
 	}
 	noError(t, "dial", err)
 	t.Cleanup(func() { c.Close() })
@@ -279,7 +276,7 @@ func (route *route) dial(t testing.TB) *wireConn {
 
 // path is where the server of a unixRoute has its socket.
 func (route *route) path() string {
-	return filepath.Join(route.client.SocketDir, route.client.Name+".sock")
+	return socketPath(route.client.SocketDir, route.client.Name)
 }
 
 // listen takes the place of a server of ours.
@@ -288,7 +285,7 @@ func (route *route) listen(t testing.TB) net.Listener {
 	ln := route.server().Listener
 	if ln == nil {
 		var err error
-		ln, err = net.Listen("unix", route.path())
+		ln, err = listenAt(route.path())
 		noError(t, "listen", err)
 		t.Cleanup(func() { ln.Close() })
 	}

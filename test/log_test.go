@@ -241,10 +241,9 @@ func TestServerCloseFromLogger(t *testing.T) {
 		t.Run(tt.line, func(t *testing.T) {
 			eachSetup(t, unixSetups, func(t *testing.T, s setup) {
 				route := s.open(t)
-				stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: route.path(), Net: "unix"})
-				noError(t, "listen", err)
-				stale.SetUnlinkOnClose(false)
-				noError(t, "Close", stale.Close())
+				if !leaveStale(t, route.path()) && tt.line == "removed the socket of a dead server" {
+					t.Skip("a dead server leaves nothing behind on this system")
+				}
 				closer := newCloser(tt.line, tt.early)
 				server := s.startServer(t, route, closer.tweak)
 				closer.self <- server

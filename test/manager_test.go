@@ -801,7 +801,11 @@ func managerReads(m *ipc.ServerManager, callback func(*ipc.Server, *ipc.Message,
 func TestEventsBeforeErrClosed(t *testing.T) {
 	begin(t)
 	const n = 8
-	for range 400 {
+	rounds := 400
+	if testing.Short() {
+		rounds = 50
+	}
+	for range rounds {
 		c := rawCrowd(t, n)
 		var closing sync.WaitGroup
 		for _, peer := range c.peers {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -13,26 +14,50 @@ import (
 )
 
 func TestSameUser(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		own := ourselves(t).SID
+		for sid, want := range map[string]bool{own: true, "S-1-5-18": true, "S-1-5-32-544": true, own + "1": false, "": false} {
+			wantSameUser(t, ipc.Peer{PID: 1, UID: 1<<32 - 1, GID: 1<<32 - 1, SID: sid}, want)
+		}
+		return
+	}
 	own := uint32(os.Geteuid())
 	for uid, want := range map[uint32]bool{own: true, 0: true, own + 1: false, 1<<32 - 1: false} {
-		err := ipc.SameUser(ipc.Peer{PID: 1, UID: uid})
-		if want != (err == nil) {
-			t.Errorf("uid %d: %v", uid, err)
-		}
-		if !want && (!errors.Is(err, ipc.ErrUnauthorized) || !strings.Contains(err.Error(), fmt.Sprint(uid))) {
-			t.Errorf("%v: want ErrUnauthorized with uid %d", err, uid)
-		}
+		wantSameUser(t, ipc.Peer{PID: 1, UID: uid}, want)
+	}
+}
+
+// wantSameUser checks whom SameUser admits, and that it names whom it does not.
+func wantSameUser(t *testing.T, p ipc.Peer, want bool) {
+	t.Helper()
+	user := p.SID
+	if runtime.GOOS != "windows" {
+		user = fmt.Sprint(p.UID)
+	}
+	err := ipc.SameUser(p)
+	if want != (err == nil) {
+		t.Errorf("%v: %v", p, err)
+	}
+	if !want && (!errors.Is(err, ipc.ErrUnauthorized) || !strings.Contains(err.Error(), user)) {
+		t.Errorf("%v: want ErrUnauthorized with %s", err, user)
 	}
 }
 
 func TestPeerText(t *testing.T) {
-	p := ipc.Peer{PID: 12, UID: 0, GID: 1<<32 - 1}
-	if got, want := p.String(), "pid 12 uid 0 gid 4294967295"; got != want {
-		t.Errorf("%q: want %q", got, want)
-	}
-	var log bytes.Buffer
-	slog.New(slog.NewTextHandler(&log, nil)).Info("joined", "peer", p)
-	if want := "peer.pid=12 peer.uid=0 peer.gid=4294967295\n"; !strings.HasSuffix(log.String(), want) {
-		t.Errorf("%q: want %q", &log, want)
+	for _, tt := range []struct {
+		peer      ipc.Peer
+		text, log string
+	}{
+		{ipc.Peer{PID: 12, UID: 0, GID: 1<<32 - 1}, "pid 12 uid 0 gid 4294967295", "peer.pid=12 peer.uid=0 peer.gid=4294967295"},
+		{ipc.Peer{PID: 12, UID: 1<<32 - 1, GID: 1<<32 - 1, SID: "S-1-5-18"}, "pid 12 sid S-1-5-18", "peer.pid=12 peer.sid=S-1-5-18"},
+	} {
+		if got := tt.peer.String(); got != tt.text {
+			t.Errorf("%q: want %q", got, tt.text)
+		}
+		var log bytes.Buffer
+		slog.New(slog.NewTextHandler(&log, nil)).Info("joined", "peer", tt.peer)
+		if !strings.HasSuffix(log.String(), " "+tt.log+"\n") {
+			t.Errorf("%q: want %q", &log, tt.log)
+		}
 	}
 }

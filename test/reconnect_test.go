@@ -446,10 +446,9 @@ func TestOneAttempt(t *testing.T) {
 	t.Run("dead server", func(t *testing.T) {
 		begin(t)
 		route := unixRoute(t)
-		stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: route.path(), Net: "unix"})
-		noError(t, "listen", err)
-		stale.SetUnlinkOnClose(false)
-		noError(t, "Close", stale.Close())
+		if !leaveStale(t, route.path()) {
+			t.Skip("a dead server leaves nothing behind on this system")
+		}
 		defer os.Remove(route.path())
 		wantError(t, "StartClient", start(t, route), ipc.ErrTimeout, syscall.ECONNREFUSED)
 	})

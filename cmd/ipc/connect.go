@@ -11,7 +11,6 @@ import (
 	"time"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
-	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
 // What probe says about a socket that no server can be reached by.
@@ -48,7 +47,7 @@ func (t *target) declareTimeout(flags *flag.FlagSet, what string) {
 
 // path returns the path of the socket.
 func (t *target) path() (string, error) {
-	path, err := sockfile.Path(t.dir, t.name)
+	path, err := socketPath(t.dir, t.name)
 	if err != nil {
 		return "", usageError("%w; NAME is without a folder, which is -dir, and without .sock", err)
 	}

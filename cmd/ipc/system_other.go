@@ -7,10 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
 // defaultDir is the library's default of SocketDir.
 const defaultDir = "/tmp"
+
+func socketPath(dir, name string) (string, error) { return sockfile.Path(dir, name) }
 
 // probe does not know: connecting tells.
 func probe(dir, name string) error { return errors.ErrUnsupported }

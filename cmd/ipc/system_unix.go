@@ -22,6 +22,8 @@ import (
 // defaultDir is the library's default of SocketDir.
 const defaultDir = "/tmp"
 
+func socketPath(dir, name string) (string, error) { return sockfile.Path(dir, name) }
+
 // probe returns nil if a process has the socket of the server open. The process does
 // not notice it.
 func probe(dir, name string) error {

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/joe-at-startupmedia/golang-ipc/internal/pipe"
 )
 
 // pipes is the folder of all named pipes.
@@ -18,18 +18,16 @@ const pipes = `\\.\pipe\`
 // names of pipes.
 const defaultDir = ""
 
+func socketPath(dir, name string) (string, error) { return pipe.Path(dir, name) }
+
 // probe returns nil if there is a pipe of this name. The process does not notice
 // it.
 func probe(dir, name string) error {
-	names, err := pipeNames()
+	path, err := pipe.Path(dir, name)
 	if err != nil {
 		return err
 	}
-	same := func(other string) bool { return strings.EqualFold(dir+name, other) }
-	if !slices.ContainsFunc(names, same) {
-		return fs.ErrNotExist
-	}
-	return nil
+	return pipe.Probe(path)
 }
 
 // list returns the pipes whose names begin with dir: of all programs, since a pipe
@@ -39,9 +37,14 @@ func list(dir string) ([]server, error) {
 	if err != nil {
 		return nil, err
 	}
+	some, err := pipe.Path(dir, "x")
+	if err != nil {
+		return nil, err
+	}
+	prefix := strings.TrimSuffix(strings.TrimPrefix(some, pipes), "x")
 	var servers []server
 	for _, name := range names {
-		if rest, ok := strings.CutPrefix(name, dir); ok {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
 			servers = append(servers, server{Name: rest, Path: pipes + name, State: stateAlive})
 		}
 	}
@@ -63,15 +66,15 @@ func pipeNames() ([]string, error) {
 
 func whose(string) string { return "" }
 
-// listen fails: proxy is for systems with Unix domain sockets.
 func listen(path string) (net.Listener, error) {
-	return nil, fmt.Errorf("listen on %s: %w on this system", path, errors.ErrUnsupported)
+	l, err := pipe.Listen(path, pipe.Perm{Mode: 0o600})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
 }
 
-// dial fails, like listen.
-func dial(_ context.Context, path string) (net.Conn, error) {
-	return nil, fmt.Errorf("dial %s: %w on this system", path, errors.ErrUnsupported)
-}
+func dial(ctx context.Context, path string) (net.Conn, error) { return pipe.Dial(ctx, path) }
 
 // keepWriting does nothing: writing to a pipe without a reader fails here.
 func keepWriting() {}

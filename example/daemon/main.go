@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
@@ -102,13 +101,4 @@ func socketDir(dir string) (string, error) {
 		return "", err
 	}
 	return dir, os.MkdirAll(dir, 0o700)
-}
-
-// authorize returns who may be at the other end: a process of the same user.
-// Where the kernel does not tell who that is, the folder has to be enough.
-func authorize() func(ipc.Peer) error {
-	if runtime.GOOS != "linux" {
-		return nil
-	}
-	return ipc.SameUser
 }

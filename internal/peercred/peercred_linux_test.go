@@ -83,10 +83,10 @@ func TestOfOtherUser(t *testing.T) {
 		}
 		defer server.Close()
 		got, err := Of(server)
-		if want := (Cred{os.Getpid(), socktest.Stranger, socktest.Stranger}); got != want || err != nil {
+		if want := (Cred{PID: os.Getpid(), UID: socktest.Stranger, GID: socktest.Stranger}); got != want || err != nil {
 			t.Errorf("client is %v, %v: want %v", got, err, want)
 		}
-		if got, err := Of(client); got != (Cred{os.Getpid(), 0, 0}) || err != nil {
+		if got, err := Of(client); got != (Cred{PID: os.Getpid()}) || err != nil {
 			t.Errorf("server is %v, %v: want root", got, err)
 		}
 	})

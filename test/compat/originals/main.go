@@ -12,7 +12,6 @@ import (
 	"os"
 
 	original "github.com/james-barrow/golang-ipc"
-	fork "github.com/joe-at-startupmedia/golang-ipc"
 )
 
 // endpoint is a Server or a Client of either library.
@@ -22,32 +21,17 @@ type endpoint interface {
 }
 
 // message is that of either library.
-type message fork.Message
+type message original.Message
 
-// The endpoints of the two libraries differ in the type of their messages only.
-type (
-	originalEndpoint struct{ originalActor }
-	forkEndpoint     struct{ forkActor }
+// originalEndpoint is one of the original.
+type originalEndpoint struct{ originalActor }
 
-	originalActor interface {
-		Read() (*original.Message, error)
-		Write(msgType int, data []byte) error
-	}
-	forkActor interface {
-		Read() (*fork.Message, error)
-		Write(msgType int, data []byte) error
-	}
-)
-
-func (e originalEndpoint) read() (*message, error) {
-	m, err := e.Read()
-	if err != nil {
-		return nil, err
-	}
-	return &message{MsgType: m.MsgType, Data: m.Data, Status: m.Status}, nil
+type originalActor interface {
+	Read() (*original.Message, error)
+	Write(msgType int, data []byte) error
 }
 
-func (e forkEndpoint) read() (*message, error) {
+func (e originalEndpoint) read() (*message, error) {
 	m, err := e.Read()
 	return (*message)(m), err
 }
@@ -77,14 +61,8 @@ func start(what, name string, encrypted bool) (endpoint, error) {
 	case "original client":
 		c, err := original.StartClient(name, &original.ClientConfig{Encryption: encrypted})
 		return originalEndpoint{c}, err
-	case "fork server":
-		s, err := fork.StartServer(&fork.ServerConfig{Name: name, Encryption: encrypted})
-		return forkEndpoint{s}, err
-	case "fork client":
-		c, err := fork.StartClient(&fork.ClientConfig{Name: name, Encryption: encrypted})
-		return forkEndpoint{c}, err
 	}
-	return nil, fmt.Errorf("there is no %s", what)
+	return startFork(what, name, encrypted)
 }
 
 // echo returns at the first thing that is neither an event nor a message of a
