@@ -39,9 +39,11 @@ const PUBLIC_KEY_SIZE = 97;
 const MAX_TYPE = 2 ** 31 - 1;
 const MAX_MSG_SIZE = 2 ** 31 - 64; // whatever a server says
 
+const ON_WINDOWS = process.platform === 'win32'; // where a name is that of a pipe
+
 // The system's limit for a socket's path, in bytes. Node cuts longer ones off
 // without a word, and would look for another socket.
-const MAX_PATH = process.platform === 'linux' ? 107 : 103;
+const MAX_PATH = ON_WINDOWS ? 256 : process.platform === 'linux' ? 107 : 103;
 
 const BUFFER_SIZE = 64 * 1024;
 const INBOX_MESSAGES = 16; // unread messages that are held before the socket is left to fill up
@@ -54,7 +56,7 @@ const PLACE_GRACE = 1000; // after which it is worth telling that the server has
 const PERMISSION_GRACE = 250; // a server that is starting may be about to open its socket to us
 
 // A server that is starting, stopping or very busy: worth another attempt.
-const TRANSIENT = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN', 'ECONNRESET', 'EPIPE', 'ERR_IPC_LOST']);
+const TRANSIENT = new Set(['ENOENT', 'ECONNREFUSED', 'EAGAIN', 'EBUSY', 'ECONNRESET', 'EPIPE', 'ERR_IPC_LOST']);
 
 /**
  * What went wrong is in code: ERR_IPC_CLOSED, ERR_IPC_ENCRYPTION_REQUIRED,
@@ -118,7 +120,8 @@ export class IpcClient extends Readable {
   /**
    * @param {object} options
    * @param {string} [options.name] the server's name
-   * @param {string} [options.socketDir] where its socket is, "/tmp" by default
+   * @param {string} [options.socketDir] where its socket is, "/tmp" by default; on
+   *   Windows a prefix of the pipe's name, "" by default
    * @param {string} [options.path] the socket itself, instead of both
    * @param {boolean} [options.encryption] refuse a server that does not
    *   encrypt; false follows the server
@@ -134,11 +137,11 @@ export class IpcClient extends Readable {
    *   promise that it returns settles, has no reply: the server is told so.
    */
   constructor({
-    name, socketDir = '/tmp', path, encryption = false, reconnect = true, timeout = 0, retryTimer = 20_000, onrequest,
+    name, socketDir = ON_WINDOWS ? '' : '/tmp', path, encryption = false, reconnect = true, timeout = 0, retryTimer = 20_000, onrequest,
   } = {}) {
     super({ objectMode: true, highWaterMark: INBOX_MESSAGES });
     if (!path && !name) throw new TypeError('a name or a path is needed');
-    this.#path = path ?? `${socketDir}/${name}.sock`;
+    this.#path = path ?? pathOf(socketDir, name);
     if (Buffer.byteLength(this.#path) > MAX_PATH) {
       throw new RangeError(`a socket's path has ${MAX_PATH} bytes at most: ${this.#path}`);
     }
@@ -888,6 +891,12 @@ class ByteReader {
     chunk.copy(this.#buffer, this.#end);
     this.#end += chunk.length;
   }
+}
+
+/** The path of the socket, or of the pipe, of a server. */
+function pathOf(dir, name) {
+  if (!ON_WINDOWS) return `${dir}/${name}.sock`;
+  return ['\\\\.\\pipe', ...dir.split(/[\\/]+/).filter(Boolean), name].join('\\');
 }
 
 /** Why connecting to path was given up; cause is what kept it from succeeding, if that is known. */
