@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -226,10 +225,10 @@ func authorize(ctx context.Context, netConn net.Conn, allow func(Peer) error) (p
 	return info, err
 }
 
-// unauthorized returns the error of a refusal. The reason of an Authorize may be
-// one that wraps ErrUnauthorized, and it is not to be said twice.
+// unauthorized returns the error of a refusal, unless the reason that an Authorize
+// gave is one already.
 func unauthorized(reason error) error {
-	if errors.Is(reason, ErrUnauthorized) && strings.Contains(reason.Error(), ErrUnauthorized.Error()) {
+	if errors.Is(reason, ErrUnauthorized) {
 		return reason
 	}
 	return fmt.Errorf("%w: %w", ErrUnauthorized, reason)

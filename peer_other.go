@@ -2,12 +2,15 @@
 
 package ipc
 
-import "os"
+import (
+	"fmt"
+	"os"
+)
 
 func sameUser(p Peer) error {
 	own := uint32(os.Geteuid())
 	if p.UID == own || p.UID == 0 {
 		return nil
 	}
-	return detailf(ErrUnauthorized, "uid %d is neither %d nor root", p.UID, own)
+	return fmt.Errorf("%w: uid %d is neither %d nor root", ErrUnauthorized, p.UID, own)
 }

@@ -21,5 +21,5 @@ func sameUser(p Peer) error {
 	case own, sidSystem, sidAdministrators:
 		return nil
 	}
-	return detailf(ErrUnauthorized, "user %s is neither %s nor SYSTEM", p.SID, own)
+	return fmt.Errorf("%w: user %s is neither %s nor SYSTEM", ErrUnauthorized, p.SID, own)
 }
