@@ -1,0 +1,387 @@
+package bridge_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	ipc "github.com/joe-at-startupmedia/golang-ipc"
+	"github.com/joe-at-startupmedia/golang-ipc/gateway/bridge"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+)
+
+func TestConfig(t *testing.T) {
+	dir := tempDir(t)
+	missing := filepath.Join(dir, "missing")
+	noPEM := filepath.Join(dir, "no.pem")
+	if err := os.WriteFile(noPEM, []byte("this is none"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	startServer(t, dir, echo)
+	for _, c := range []struct {
+		what   string
+		start  func(*bridge.Config) (*bridge.Gateway, error)
+		config *bridge.Config
+		is     error
+		text   string
+	}{
+		{"nil", bridge.Expose, nil, fs.ErrInvalid, "Config is nil"},
+		{"nil", bridge.Join, nil, fs.ErrInvalid, "Config is nil"},
+		{"no name", bridge.Expose, &bridge.Config{}, ipc.ErrName, "empty"},
+		{"a path", bridge.Join, &bridge.Config{Name: "a/b"}, ipc.ErrName, "separator"},
+		{"keepalive", bridge.Join, &bridge.Config{Name: name, KeepAlive: -1}, fs.ErrInvalid, "KeepAlive"},
+		{"certificate alone", bridge.Join, &bridge.Config{Name: name, TLSCert: noPEM}, fs.ErrInvalid, "TLSKey"},
+		{"no certificate", bridge.Join, &bridge.Config{Name: name, TLSCert: noPEM, TLSKey: noPEM}, nil, "PEM"},
+		{"no authorities", bridge.Join, &bridge.Config{Name: name, TLSCA: missing}, fs.ErrNotExist, missing},
+		{"no credentials", bridge.Expose, &bridge.Config{Name: name, Creds: missing}, fs.ErrNotExist, missing},
+		{"mode", bridge.Expose, &bridge.Config{Name: name, Mode: 0o666}, fs.ErrInvalid, "Mode"},
+		{"no URL", bridge.Expose, &bridge.Config{Name: name, URL: "nats://%"}, nil, "connect to NATS"},
+		{"in use", bridge.Join, &bridge.Config{Name: name, SocketDir: dir}, ipc.ErrInUse, name},
+	} {
+		if c.config != nil {
+			c.config.Logger = newLog(t).logger()
+		}
+		g, err := c.start(c.config)
+		if err == nil {
+			t.Errorf("%s: there is no error", c.what)
+			g.Close()
+			continue
+		}
+		if c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.text) ||
+			strings.Count(err.Error(), "gateway: ") != 1 || strings.Count(err.Error(), "ipc: ") > 1 {
+			t.Errorf("%s: %v, want %v and %q", c.what, err, c.is, c.text)
+		}
+	}
+}
+
+// TestNATSLater has gateways and programs started before NATS: requests get an
+// answer at once, and once NATS comes they are handled.
+func TestNATSLater(t *testing.T) {
+	first := startNATS(t)
+	port := first.Addr().(*net.TCPAddr).Port
+	url := first.ClientURL()
+	first.Shutdown()
+	first.WaitForShutdown()
+
+	there, here := tempDir(t), tempDir(t)
+	startServer(t, there, echo)
+	exposing := start(t, bridge.Expose, bridge.Config{SocketDir: there, URL: url})
+	joining := join(t, bridge.Config{SocketDir: here, URL: url})
+	client := startClient(t, here)
+	_, err := client.Request(bounded(t), 1, nil)
+	wantCode(t, err, bridge.CodeNotConnected, "no connection to NATS at "+url)
+	if err := client.Write(1, []byte("lost")); err != nil {
+		t.Error(err)
+	}
+	joining.log.await("message dropped: there is no connection to NATS yet", 1)
+	if s := joining.Stats(); s.Connected || s.Dropped != 1 {
+		t.Errorf("%+v", s)
+	}
+	exposing.log.await("NATS cannot be reached", 1)
+
+	startNATS(t, func(o *server.Options) { o.Port = port })
+	if got := untilReply(t, client, 1, "there"); got != "there" {
+		t.Errorf("reply %q", got)
+	}
+}
+
+// TestNobody has a name that no machine exposes: that is known at once.
+func TestNobody(t *testing.T) {
+	here := tempDir(t)
+	join(t, bridge.Config{SocketDir: here, URL: startNATS(t).ClientURL(), KeepAlive: long})
+	client := startClient(t, here)
+	_, err := client.Request(bounded(t), 1, nil)
+	wantCode(t, err, bridge.CodeNoServer, "no machine exposes "+name)
+	for _, err := range client.RequestParts(bounded(t), 1, nil) {
+		wantCode(t, err, bridge.CodeNoServer, "no machine exposes "+name)
+	}
+}
+
+// users has NATS permit as much as u says.
+func users(u *server.User) func(*server.Options) {
+	u.Username, u.Password = "u", "p"
+	return func(o *server.Options) { o.Users = []*server.User{u} }
+}
+
+// TestDenied has NATS not permit what a gateway needs.
+func TestDenied(t *testing.T) {
+	login := nats.UserInfo("u", "p")
+	dir := tempDir(t)
+	startServer(t, dir, echo)
+
+	t.Run("publish", func(t *testing.T) {
+		url := startNATS(t, users(&server.User{Permissions: &server.Permissions{
+			Publish: &server.SubjectPermission{Deny: []string{"ipc.service.7"}},
+		}})).ClientURL()
+		here := tempDir(t)
+		expose(t, bridge.Config{SocketDir: dir, URL: url, Options: []nats.Option{login}})
+		joining := join(t, bridge.Config{SocketDir: here, URL: url, Options: []nats.Option{login}, KeepAlive: long})
+		client := startClient(t, here)
+		_, err := client.Request(bounded(t), 7, nil)
+		wantCode(t, err, bridge.CodeDenied, "ipc.service.7")
+		wantReply(t, client, 8, "permitted", "permitted")
+		joining.log.await(`msg="NATS does not permit to publish"`, 1)
+	})
+	for _, c := range []struct {
+		subject string
+		dir     string
+		start   func(*bridge.Config) (*bridge.Gateway, error)
+	}{
+		{"ipc.service.*", dir, bridge.Expose},
+		{"ipc.service.cancel.>", dir, bridge.Expose},
+		{"ipc.service.out.*", tempDir(t), bridge.Join},
+	} {
+		t.Run(c.subject, func(t *testing.T) {
+			url := startNATS(t, users(&server.User{Permissions: &server.Permissions{
+				Subscribe: &server.SubjectPermission{Deny: []string{c.subject}},
+			}})).ClientURL()
+			err := start(t, c.start, bridge.Config{SocketDir: c.dir, URL: url, Options: []nats.Option{login}}).Wait()
+			if !errors.Is(err, nats.ErrPermissionViolation) || !strings.Contains(err.Error(), "subscribe to "+c.subject) {
+				t.Errorf("%v, want that %s is not permitted", err, c.subject)
+			}
+		})
+	}
+	t.Run("password", func(t *testing.T) {
+		url := startNATS(t, users(new(server.User))).ClientURL()
+		err := start(t, bridge.Expose, bridge.Config{SocketDir: dir, URL: url, Options: []nats.Option{nats.UserInfo("u", "wrong"), nats.ReconnectWait(time.Millisecond)}}).Wait()
+		if !errors.Is(err, nats.ErrAuthorization) || strings.Contains(err.Error(), "wrong") {
+			t.Errorf("%v, want that the password is refused", err)
+		}
+	})
+}
+
+// TestTooLarge has messages in each direction that are larger than NATS, a gateway
+// or the server takes.
+func TestTooLarge(t *testing.T) {
+	const limit = 100_000
+	url := startNATS(t, func(o *server.Options) { o.MaxPayload = limit }).ClientURL()
+	there, here := tempDir(t), tempDir(t)
+	got := make(chan int, 1)
+	s := startServer(t, there, func(_ *ipc.Server, m *ipc.Message) {
+		switch {
+		case m.IsRequest() && m.MsgType == 2:
+			m.Reply(1, make([]byte, limit+1))
+		case m.IsRequest() && m.MsgType == 3:
+			m.ReplyPart(1, nil)
+			m.Reply(1, make([]byte, limit+1))
+		case m.IsRequest():
+			m.Reply(1, m.Data)
+		case m.MsgType > 0:
+			got <- len(m.Data)
+		}
+	})
+	exposing := expose(t, bridge.Config{SocketDir: there, URL: url})
+	join(t, bridge.Config{SocketDir: here, URL: url})
+	client := startClient(t, here)
+	ctx := bounded(t)
+
+	if err := client.Write(1, make([]byte, limit+1)); !errors.Is(err, ipc.ErrMsgTooLarge) {
+		t.Errorf("a message of %d bytes: %v", limit+1, err)
+	}
+	if err := client.Write(1, make([]byte, limit)); err != nil {
+		t.Error(err)
+	}
+	if n := receive(t, got); n != limit {
+		t.Errorf("%d bytes", n)
+	}
+	if _, err := client.Request(ctx, 1, make([]byte, limit+1)); !errors.Is(err, ipc.ErrMsgTooLarge) {
+		t.Errorf("a request of %d bytes: %v", limit+1, err)
+	}
+	_, err := client.Request(ctx, 1, make([]byte, limit-16)) // the headers are too much
+	wantCode(t, err, bridge.CodeTooLarge, "its limit is 100000")
+	if m, err := client.Request(ctx, 1, make([]byte, limit-100)); err != nil || len(m.Data) != limit-100 {
+		t.Error(err)
+	}
+	_, err = client.Request(ctx, 2, nil)
+	wantCode(t, err, bridge.CodeReplyTooLarge, "its limit is 100000")
+	parts := 0
+	for _, e := range client.RequestParts(ctx, 3, nil) {
+		if err = e; e == nil {
+			parts++
+		}
+	}
+	wantCode(t, err, bridge.CodeReplyTooLarge, "its limit is 100000")
+	if parts != 1 {
+		t.Errorf("%d parts, want 1", parts)
+	}
+	if err := s.ServerManager.Broadcast(1, make([]byte, limit+1)); err != nil {
+		t.Error(err)
+	}
+	exposing.log.await("message dropped: of the server, not published", 1)
+}
+
+// TestServerTakesLess has a server with a limit that is smaller than NATS's, on one
+// machine, and a joining gateway that knows NATS's limit too late, on another.
+func TestServerTakesLess(t *testing.T) {
+	url := startNATS(t, func(o *server.Options) { o.MaxPayload = 4 << 20 }).ClientURL()
+	there, here := tempDir(t), tempDir(t)
+	s, err := ipc.StartServer(&ipc.ServerConfig{Name: name, SocketDir: there, MultiMode: true, MaxMsgSize: 1000, Handler: echo})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	exposing := expose(t, bridge.Config{SocketDir: there, URL: url})
+	join(t, bridge.Config{SocketDir: here, URL: url})
+	client := startClient(t, here)
+	_, err = client.Request(bounded(t), 1, make([]byte, 1001))
+	wantCode(t, err, bridge.CodeTooLarge, "the server takes no request of 1001 bytes")
+	if err := client.Write(1, make([]byte, 1001)); err != nil {
+		t.Error(err)
+	}
+	exposing.log.await("message dropped: the server does not take it", 1)
+}
+
+// TestServerRestarts has the server come after its gateway, go with a request in
+// flight, and come back. Meanwhile another machine has all the work.
+func TestServerRestarts(t *testing.T) {
+	url := startNATS(t).ClientURL()
+	first, second, here := tempDir(t), tempDir(t), tempDir(t)
+	exposing := start(t, bridge.Expose, bridge.Config{SocketDir: first, URL: url, KeepAlive: long})
+	exposing.log.await("waiting for the server", 1)
+	join(t, bridge.Config{SocketDir: here, URL: url, KeepAlive: long})
+	client := startClient(t, here)
+	_, err := client.Request(bounded(t), 1, nil)
+	wantCode(t, err, bridge.CodeNoServer, "no machine exposes")
+
+	held := make(chan struct{}, 1)
+	hold := func(_ *ipc.Server, m *ipc.Message) {
+		switch {
+		case !m.IsRequest():
+		case m.MsgType == typeHold:
+			m.Clone()
+			held <- struct{}{}
+		default:
+			m.Reply(1, []byte("first"))
+		}
+	}
+	s := startServer(t, first, hold)
+	exposing.log.await("msg=exposed", 1)
+	wantReply(t, client, 1, "", "first")
+
+	errs := make(chan error, 1)
+	go func() {
+		_, err := client.Request(bounded(t), typeHold, nil)
+		errs <- err
+	}()
+	receive(t, held)
+	startServer(t, second, func(_ *ipc.Server, m *ipc.Message) {
+		if m.IsRequest() {
+			m.Reply(1, []byte("second"))
+		}
+	})
+	expose(t, bridge.Config{SocketDir: second, URL: url})
+	s.Close()
+	wantCode(t, receive(t, errs), bridge.CodeNoReply, "the server has gone")
+	exposing.log.await("the server has gone: others get its work", 1)
+	for range 20 {
+		if got := untilReply(t, client, 1, ""); got != "second" {
+			t.Fatalf("reply of the %s server", got)
+		}
+	}
+
+	startServer(t, first, hold)
+	exposing.log.await("msg=exposed", 2)
+	for seen := ""; seen != "first"; {
+		seen = untilReply(t, client, 1, "") // they share the work again
+	}
+}
+
+// TestSilence has nothing come back for a request, and a long one be handled.
+func TestSilence(t *testing.T) {
+	ns := startNATS(t)
+	here := tempDir(t)
+	join(t, bridge.Config{SocketDir: here, URL: ns.ClientURL(), KeepAlive: keepAlive})
+	client := startClient(t, here)
+	nc := plainNATS(t, ns.ClientURL())
+	cancelled := make(chan *nats.Msg, 1)
+	if _, err := nc.ChanSubscribe("ipc.service.cancel.>", cancelled); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan *nats.Msg, 1)
+	if _, err := nc.ChanQueueSubscribe("ipc.service.*", "ipc", asked); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := client.Request(bounded(t), 1, nil)
+	wantCode(t, err, bridge.CodeNoReply, "no sign of a reply for 150ms")
+	if c, a := receive(t, cancelled), receive(t, asked); c.Subject != "ipc.service.cancel."+a.Reply {
+		t.Errorf("%s is cancelled, want %s", c.Subject, a.Reply)
+	}
+}
+
+// TestLong has a request take far longer than the time without a sign of life that
+// would end it.
+func TestLong(t *testing.T) {
+	url := startNATS(t).ClientURL()
+	there, here := tempDir(t), tempDir(t)
+	startServer(t, there, func(_ *ipc.Server, m *ipc.Message) {
+		if m.IsRequest() {
+			r := m.Clone()
+			time.AfterFunc(20*keepAlive, func() { r.Reply(1, []byte("late")) })
+		}
+	})
+	expose(t, bridge.Config{SocketDir: there, URL: url})
+	// Twice as patient as keepAlive, for a machine that does much else.
+	join(t, bridge.Config{SocketDir: here, URL: url, KeepAlive: 2 * keepAlive})
+	wantReply(t, startClient(t, here), 1, "", "late")
+}
+
+// TestLostRequester has a requester go without a word.
+func TestLostRequester(t *testing.T) {
+	ns := startNATS(t)
+	dir := tempDir(t)
+	contexts := make(chan context.Context, 1)
+	startServer(t, dir, func(_ *ipc.Server, m *ipc.Message) {
+		if m.IsRequest() {
+			contexts <- m.Clone().Context()
+		}
+	})
+	expose(t, bridge.Config{SocketDir: dir, URL: ns.ClientURL()})
+	nc := plainNATS(t, ns.ClientURL())
+	inbox := nc.NewInbox()
+	if _, err := nc.SubscribeSync(inbox); err != nil {
+		t.Fatal(err)
+	}
+	err := nc.PublishMsg(&nats.Msg{Subject: "ipc.service.1", Reply: inbox, Header: nats.Header{"Ipc-Alive": {"10"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := receive(t, contexts)
+	nc.Close()
+	receive(t, ctx.Done())
+}
+
+// TestSlowConsumer has a server stop reading: NATS's client keeps what it may, and
+// drops the rest.
+func TestSlowConsumer(t *testing.T) {
+	ns := startNATS(t)
+	dir := tempDir(t)
+	stop := make(chan struct{})
+	startServer(t, dir, func(_ *ipc.Server, m *ipc.Message) {
+		if m.MsgType > 0 {
+			<-stop
+		}
+	})
+	defer close(stop)
+	exposing := expose(t, bridge.Config{SocketDir: dir, URL: ns.ClientURL()})
+	nc := plainNATS(t, ns.ClientURL())
+	data := make([]byte, 1<<20)
+	for range 90 {
+		if err := nc.Publish("ipc.service.1", data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exposing.log.await("too slow for NATS: messages are dropped", 1)
+	if n := exposing.Stats().SlowConsumer; n == 0 {
+		t.Error("nothing is counted")
+	}
+}

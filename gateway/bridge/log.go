@@ -1,0 +1,58 @@
+package bridge
+
+import (
+	"log/slog"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// limitedLog writes each text once a second at most, and then says how many lines
+// of it were left out: what every message may cause must not flood the log.
+type limitedLog struct {
+	log *slog.Logger
+
+	mu   sync.Mutex // guards last
+	last map[string]*limitedLine
+}
+
+type limitedLine struct {
+	at      time.Time
+	leftOut int
+}
+
+func (l *limitedLog) warn(text string, args ...any) {
+	now := time.Now()
+	l.mu.Lock()
+	line := l.last[text]
+	if line == nil {
+		if l.last == nil {
+			l.last = make(map[string]*limitedLine)
+		}
+		line = new(limitedLine)
+		l.last[text] = line
+	}
+	if now.Sub(line.at) < time.Second {
+		line.leftOut++
+		l.mu.Unlock()
+		return
+	}
+	if line.leftOut > 0 {
+		args = append(args, "repeated", line.leftOut)
+	}
+	line.at, line.leftOut = now, 0
+	l.mu.Unlock()
+	l.log.Warn(text, args...)
+}
+
+// redacted returns NATS URLs without passwords.
+func redacted(urls string) string {
+	list := strings.Split(urls, ",")
+	for i, text := range list {
+		if u, err := url.Parse(strings.TrimSpace(text)); err == nil {
+			list[i] = u.Redacted()
+		}
+	}
+	return strings.Join(list, ",")
+}

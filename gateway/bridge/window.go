@@ -1,0 +1,91 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// Bounds of the parts of one reply that are under way: sent, and not yet taken by
+// the requester. One part may exceed them. A requester says how far it is after a
+// quarter of either at the latest.
+const (
+	windowParts = 1024
+	windowBytes = 4 << 20
+)
+
+// stallIntervals is for how many times KeepAlive a requester may take no part while
+// as many as may be are under way.
+const stallIntervals = 5
+
+var errStalled = errors.New("the requester does not take the parts of the reply")
+
+// window counts the parts under way. add and wait are called by one goroutine.
+type window struct {
+	mu    sync.Mutex // guards what follows
+	sizes []int      // of the parts that were sent after the first first
+	first int        // that have been taken
+	bytes int        // of sizes
+	room  chan struct{}
+}
+
+// wait waits until another part may be sent: until ctx ends, and for limit at most.
+func (w *window) wait(ctx context.Context, limit time.Duration) error {
+	var expired <-chan time.Time
+	for {
+		w.mu.Lock()
+		if w.room == nil {
+			w.room = make(chan struct{}, 1)
+		}
+		ok, room, before := len(w.sizes) < windowParts && w.bytes < windowBytes, w.room, w.first
+		w.mu.Unlock()
+		if ok {
+			return nil
+		}
+		if expired == nil {
+			t := time.NewTimer(limit)
+			defer t.Stop()
+			expired = t.C
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-expired:
+			w.mu.Lock()
+			stalled := w.first == before
+			w.mu.Unlock()
+			if stalled {
+				return errStalled
+			}
+		}
+	}
+}
+
+// add counts a part that is sent.
+func (w *window) add(size int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sizes = append(w.sizes, size)
+	w.bytes += size
+}
+
+// taken records that the requester has taken the first n parts.
+func (w *window) taken(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n -= w.first
+	if n <= 0 || n > len(w.sizes) {
+		return
+	}
+	for _, size := range w.sizes[:n] {
+		w.bytes -= size
+	}
+	w.sizes = w.sizes[n:]
+	w.first += n
+	select {
+	case w.room <- struct{}{}: // nil, and never ready, before the first wait
+	default:
+	}
+}
