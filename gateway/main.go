@@ -131,7 +131,8 @@ func (c *command) serve(ctx context.Context) error {
 	return g.Wait()
 }
 
-// metrics serves the counts of g beside those that Go has of every program.
+// metrics serves the counts of g beside those that Go has of every program. It is
+// called once.
 func metrics(g *bridge.Gateway) http.Handler {
 	expvar.Publish("gateway", expvar.Func(func() any { return g.Stats() }))
 	mux := http.NewServeMux()

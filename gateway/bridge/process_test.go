@@ -85,16 +85,6 @@ func (p *process) kill() {
 	}
 }
 
-// rest returns what a killed process has printed and was not read.
-func (p *process) rest() (lines []string) {
-	p.cmd.Process.Kill()
-	for line := range p.lines {
-		lines = append(lines, line)
-	}
-	p.cmd.Wait()
-	return lines
-}
-
 // runProcess is main of a process. It ends with the test's.
 func runProcess() {
 	dir, label := os.Getenv("DIR"), os.Getenv("LABEL")

@@ -1,0 +1,83 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+	"time"
+)
+
+func TestSubject(t *testing.T) {
+	for name, want := range map[string]string{
+		"service":      "ipc.service.7",
+		"org.example":  "ipc.org%2Eexample.7",
+		"a b*>%\t\x7f": "ipc.a%20b%2A%3E%25%09%7F.7",
+		"größer-1_2":   "ipc.größer-1_2.7",
+	} {
+		if got := Subject(name, 7); got != want {
+			t.Errorf("%q: %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestParseType(t *testing.T) {
+	for token, want := range map[string]int{
+		"1": 1, "2147483647": 2147483647,
+		"": 0, "0": 0, "-1": 0, "+1": 0, "01": 0, "1 ": 0, "0x1": 0, "2147483648": 0, "out": 0,
+	} {
+		if got, ok := parseType(token); ok != (want > 0) || ok && got != want {
+			t.Errorf("%q: %d, %t, want %d", token, got, ok, want)
+		}
+	}
+}
+
+func TestRecent(t *testing.T) {
+	var r recent
+	if r.take("a") {
+		t.Error("an empty set has something")
+	}
+	r.add("a")
+	r.add("a")
+	if !r.take("a") || r.take("a") {
+		t.Error("what was added is not there, or there twice")
+	}
+	for i := range maxRecent + 1 {
+		r.add(strconv.Itoa(i))
+	}
+	if r.take("0") || !r.take("1") || !r.take(strconv.Itoa(maxRecent)) || len(r.set) > maxRecent {
+		t.Error("the oldest is not the one that was forgotten")
+	}
+}
+
+func TestWindow(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var w window
+	for range windowParts {
+		if err := w.wait(ctx, 0); err != nil {
+			t.Fatal(err)
+		}
+		w.add(1)
+	}
+	if err := w.wait(ctx, time.Millisecond); !errors.Is(err, errStalled) {
+		t.Errorf("%v, want that it is full", err)
+	}
+	w.taken(0)
+	w.taken(windowParts + 1) // more than was sent
+	if err := w.wait(ctx, time.Millisecond); !errors.Is(err, errStalled) {
+		t.Errorf("%v, want that it is full", err)
+	}
+	waited := make(chan error)
+	go func() { waited <- w.wait(ctx, time.Minute) }()
+	w.taken(windowParts)
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	w.taken(1) // late
+	w.add(windowBytes)
+	go func() { waited <- w.wait(ctx, time.Minute) }()
+	cancel()
+	if err := <-waited; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want that a full window waits until the context ends", err)
+	}
+}
