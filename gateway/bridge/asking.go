@@ -26,9 +26,10 @@ type asking struct {
 
 	wake chan struct{} // something has come
 
-	mu      sync.Mutex  // guards what follows
-	come    []*nats.Msg // and was not handed over yet: as many as the window has, and one
-	refused bool        // NATS does not permit the request
+	mu        sync.Mutex  // guards what follows
+	come      []*nats.Msg // and was not handed over yet
+	comeBytes int         // of its data
+	refused   bool        // NATS does not permit the request
 
 	// Of run alone: whether anything has come, how many parts, and of which number
 	// and size since the last word to the other side.
@@ -62,10 +63,14 @@ func (a *asking) publish() error {
 	}
 }
 
-// add takes what has come back.
+// add takes what has come back. If the other side sends more parts than the window
+// allows, they are dropped, so that memory stays bounded: that ends the reply.
 func (a *asking) add(m *nats.Msg) {
 	a.mu.Lock()
-	a.come = append(a.come, m)
+	if len(a.come) < 2*windowParts && a.comeBytes < 2*windowBytes {
+		a.come = append(a.come, m)
+		a.comeBytes += len(m.Data)
+	}
 	a.mu.Unlock()
 	a.wakeUp()
 }
@@ -106,8 +111,7 @@ func (a *asking) run() {
 			}
 			timer.Reset(silence)
 		case <-ctx.Done():
-			a.cancel()
-			a.counters.cancelled.Add(1)
+			a.fail(ctx.Err())
 			return
 		case <-timer.C:
 			if a.hasCome() {
@@ -123,7 +127,7 @@ func (a *asking) run() {
 func (a *asking) takeAll() (over bool) {
 	a.mu.Lock()
 	come, refused := a.come, a.refused
-	a.come = nil
+	a.come, a.comeBytes = nil, 0
 	a.mu.Unlock()
 	for _, m := range come {
 		a.heard = true
@@ -215,9 +219,14 @@ func (a *asking) notTaken(err error, n int) error {
 	return fmt.Errorf("no reply to the client: %w", err)
 }
 
-// fail ends the request here and there, for the reason err.
+// fail ends the request here and there, for the reason err, or because the client
+// has given it up.
 func (a *asking) fail(err error) {
 	a.cancel()
+	if a.m.Context().Err() != nil {
+		a.counters.cancelled.Add(1)
+		return
+	}
 	a.answerError(a.m, err)
 }
 

@@ -3,6 +3,7 @@ package bridge_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -383,5 +384,87 @@ func TestSlowConsumer(t *testing.T) {
 	exposing.log.await("too slow for NATS: messages are dropped", 1)
 	if n := exposing.Stats().SlowConsumer; n == 0 {
 		t.Error("nothing is counted")
+	}
+}
+
+// TestStalled has a client take no more parts of its reply: the server is held up,
+// and in the end the reply is given up. Others can ask again after that.
+func TestStalled(t *testing.T) {
+	const size, most = 100_000, 600
+	url := startNATS(t).ClientURL()
+	there, here := tempDir(t), tempDir(t)
+	sent := make(chan int)
+	startServer(t, there, func(_ *ipc.Server, m *ipc.Message) {
+		switch {
+		case !m.IsRequest():
+		case m.MsgType == 2:
+			m.Reply(2, m.Data)
+		default:
+			r := m.Clone()
+			go func() {
+				n := 0
+				for n < most && r.ReplyPart(1, make([]byte, size)) == nil {
+					n++
+				}
+				sent <- n
+			}()
+		}
+	})
+	exposing := expose(t, bridge.Config{SocketDir: there, URL: url, KeepAlive: keepAlive})
+	join(t, bridge.Config{SocketDir: here, URL: url})
+	client, other := startClient(t, here), startClient(t, here)
+	var err error
+	for _, e := range client.RequestParts(bounded(t), 1, nil) {
+		if err = e; err != nil || sent == nil {
+			continue
+		}
+		if n := receive(t, sent); n == most {
+			t.Errorf("%d parts were taken from the server while the client took none", n)
+		}
+		sent = nil
+		wantReply(t, other, 2, "other", "other")
+	}
+	wantCode(t, err, bridge.CodeNoReply, "the requester does not take the parts of the reply")
+	if s := exposing.Stats(); s.Parts >= most || s.GatewayErrors != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestBusy has more requests wait for a server than its gateway keeps.
+func TestBusy(t *testing.T) {
+	ns := startNATS(t)
+	dir := tempDir(t)
+	hold := make(chan struct{})
+	startServer(t, dir, func(_ *ipc.Server, m *ipc.Message) {
+		if m.IsRequest() {
+			<-hold
+			m.Reply(1, nil)
+		}
+	})
+	exposing := expose(t, bridge.Config{SocketDir: dir, URL: ns.ClientURL()})
+	nc := plainNATS(t, ns.ClientURL())
+	replies := make(chan *nats.Msg, 100)
+	inbox := nc.NewInbox()
+	if _, err := nc.ChanSubscribe(inbox+".*", replies); err != nil {
+		t.Fatal(err)
+	}
+	const kept = 64 // MiB
+	for i := range kept + 1 {
+		if err := nc.PublishRequest("ipc.service.1", fmt.Sprint(inbox, ".", i), make([]byte, 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := receive(t, replies)
+	if m.Subject != fmt.Sprint(inbox, ".", kept) || m.Header.Get("Nats-Service-Error-Code") != fmt.Sprint(bridge.CodeBusy) {
+		t.Errorf("%s: %v", m.Subject, m.Header)
+	}
+	if s := exposing.Stats(); s.InFlight != kept {
+		t.Errorf("%+v", s)
+	}
+	close(hold)
+	for range kept {
+		if m := receive(t, replies); m.Header != nil {
+			t.Errorf("%s: %v", m.Subject, m.Header)
+		}
 	}
 }
