@@ -289,6 +289,7 @@ func TestClose(t *testing.T) {
 	first, second := receive(t, requests), receive(t, requests)
 	closed := make(chan error, 1)
 	go func() { closed <- exposing.Close() }()
+	exposing.log.await("no longer exposed", 1)
 	if err := first.Reply(1, nil); err != nil {
 		t.Error(err)
 	}

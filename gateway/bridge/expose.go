@@ -142,11 +142,12 @@ func (e *exposer) follow() error {
 		}
 		select {
 		case <-server.ctx.Done():
-			e.log.Warn("the server has gone: others get its work")
+			e.log.Warn("the server has gone")
 		case <-e.ctx.Done():
 		}
 		e.serving.Store(false)
 		e.leave(sub)
+		e.log.Info("no longer exposed", "subject", sub.Subject)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 )
 
 func TestSubject(t *testing.T) {
@@ -47,6 +49,28 @@ func TestRecent(t *testing.T) {
 	}
 	if r.take("0") || !r.take("1") || !r.take(strconv.Itoa(maxRecent)) || len(r.set) > maxRecent {
 		t.Error("the oldest is not the one that was forgotten")
+	}
+}
+
+// TestEarlyCancel has a cancel come before its request.
+func TestEarlyCancel(t *testing.T) {
+	ctx, end := context.WithCancelCause(t.Context())
+	e := &exposer{
+		Gateway: &Gateway{subjects: newSubjects("service")},
+		byReply: make(map[string]*serving),
+		byID:    make(map[uint64]*serving),
+		server:  &lifetime{ctx, end},
+	}
+	e.onCancel(&nats.Msg{Subject: "ipc.service.cancel.answer.to.1"})
+	for reply, want := range map[string]error{"answer.to.1": errCancelled, "answer.to.2": nil} {
+		r := &serving{exposer: e, msg: &nats.Msg{Reply: reply}}
+		if reason := e.admit(r); reason != nil {
+			t.Fatal(reason)
+		}
+		if got := context.Cause(r.ctx); got != want {
+			t.Errorf("%s: %v, want %v", reply, got, want)
+		}
+		e.forget(r)
 	}
 }
 

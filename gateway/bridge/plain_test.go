@@ -104,8 +104,8 @@ func TestPlainRequester(t *testing.T) {
 	}
 }
 
-// TestPlainCancel has such a program give requests up, before the server has them
-// and after that.
+// TestPlainCancel has such a program give requests up, before they are sent and
+// after that.
 func TestPlainCancel(t *testing.T) {
 	ns := startNATS(t)
 	dir := tempDir(t)
