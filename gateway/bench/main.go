@@ -1,11 +1,14 @@
-// Command bench measures requests across two gateways beside plain NATS requests,
-// in turn, in one process with one embedded NATS server on loopback:
+// Command bench measures requests across two gateways beside plain NATS requests, in
+// turn, in one process with one embedded NATS server on loopback:
 //
 //	go run ./bench
+//
+// With -nats it uses another NATS server, through which what both send passes.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -31,8 +34,9 @@ const (
 func main() {
 	rounds := flag.Int("rounds", 5, "`number` of rounds, of which the medians are shown")
 	count := flag.Int("count", 4000, "`number` of requests in each measurement")
+	url := flag.String("nats", "", "`URL` of a NATS server; one is embedded by default")
 	flag.Parse()
-	if err := run(*rounds, *count); err != nil {
+	if err := run(*url, *rounds, *count); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -40,24 +44,23 @@ func main() {
 // request makes one request.
 type request func(ctx context.Context, data []byte) error
 
-func run(rounds, count int) error {
+func run(url string, rounds, count int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
-	if err != nil {
-		return err
+	if url == "" {
+		ns, err := startNATS()
+		if err != nil {
+			return err
+		}
+		defer ns.Shutdown()
+		url = ns.ClientURL()
 	}
-	ns.Start()
-	defer ns.Shutdown()
-	if !ns.ReadyForConnections(10 * time.Second) {
-		return fmt.Errorf("NATS does not start")
-	}
-	plain, closePlain, err := startPlain(ns.ClientURL())
+	plain, closePlain, err := startPlain(url)
 	if err != nil {
 		return err
 	}
 	defer closePlain()
-	across, local, closeAcross, err := startAcross(ctx, ns.ClientURL())
+	across, local, closeAcross, err := startAcross(ctx, url)
 	if err != nil {
 		return err
 	}
@@ -80,7 +83,7 @@ func run(rounds, count int) error {
 				rates[i] = append(rates[i], rate)
 			}
 		}
-		fmt.Printf("%d at a time, %d bytes, %d rounds of %d\n", n, size, rounds, count)
+		fmt.Printf("%d at a time, %d bytes, medians of %d rounds of %d\n", n, size, rounds, count)
 		base := median(medians[1])
 		for i, c := range contestants {
 			fmt.Printf("  %-12s p50 %8v  %8.0f requests/s  %.2f × the p50 of plain NATS\n", c.name,
@@ -88,6 +91,19 @@ func run(rounds, count int) error {
 		}
 	}
 	return nil
+}
+
+func startNATS() (*server.Server, error) {
+	ns, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
+	if err != nil {
+		return nil, err
+	}
+	ns.Start()
+	if !ns.ReadyForConnections(10 * time.Second) {
+		ns.Shutdown()
+		return nil, errors.New("NATS does not start")
+	}
+	return ns, nil
 }
 
 // measure makes count requests, n at a time, after a tenth as many that do not
@@ -125,7 +141,7 @@ func measure(ctx context.Context, ask request, n, count int) (p50 time.Duration,
 	return median(all), float64(len(all)) / took.Seconds(), nil
 }
 
-func median[T int64 | float64 | time.Duration](list []T) T {
+func median[T float64 | time.Duration](list []T) T {
 	sorted := slices.Sorted(slices.Values(list))
 	return sorted[len(sorted)/2]
 }
