@@ -137,13 +137,10 @@ func replyType(m *nats.Msg, asked int) (int, error) {
 	return msgType, nil
 }
 
-// replyError returns the error that m answers with, or nil.
+// replyError returns the error that m answers with.
 func replyError(m *nats.Msg) *ipc.ReplyError {
 	token := m.Header.Get(headerErrorCode)
 	text := m.Header.Get(headerErrorText)
-	if token == "" && text == "" {
-		return nil
-	}
 	if len(m.Data) > 0 {
 		text = string(m.Data)
 	}

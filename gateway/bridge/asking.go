@@ -1,8 +1,8 @@
 package bridge
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -15,25 +15,38 @@ import (
 // request.
 const silentIntervals = 3
 
-// asking is a request of a local client that is on NATS. A goroutine of its own,
-// run, waits for what comes back, and hands it over to the client.
+// maxQuick is the size of a reply that onReply hands over itself.
+const maxQuick = 64 << 10
+
+// asking is a request of a local client that is on NATS.
+//
+//	waiting ──something has come──► busy ──the last message──► ended
+//	   ▲                             │
+//	   └──── all is handed over ─────┘     the client is gone, or silence: ended
+//
+// A small reply is handed over by the goroutine that has received it, if the client
+// has taken everything before, so that nothing can hold that goroutine up. For the
+// rest there is a goroutine of the request's own, run, while it is busy.
 type asking struct {
 	*joiner
+	client  *ipc.Server
 	m       *ipc.Message // a clone
 	msgType int
 	parts   bool   // are welcome
 	token   string // the last of its reply subject
 
-	wake chan struct{} // something has come
-
-	mu        sync.Mutex  // guards what follows
+	mu        sync.Mutex  // guards what follows, up to the blank line
 	come      []*nats.Msg // and was not handed over yet
 	comeBytes int         // of its data
-	refused   bool        // NATS does not permit the request
+	busy      bool
+	ended     bool
+	heard     bool // anything
+	heardAt   time.Time
+	silence   *time.Timer // calls checkSilence
+	unwatch   func() bool // stops the call of clientGone
 
-	// Of run alone: whether anything has come, how many parts, and of which number
-	// and size since the last word to the other side.
-	heard                     bool
+	// For what is busy: how many parts have come, and of which number and size since
+	// the last word to the other side.
 	count, newParts, newBytes int
 }
 
@@ -63,129 +76,174 @@ func (a *asking) publish() error {
 	}
 }
 
+// watch begins to wait for the client's end and for silence.
+func (a *asking) watch() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.heardAt = time.Now()
+	a.silence = time.AfterFunc(a.silenceLimit(), a.checkSilence)
+	a.unwatch = context.AfterFunc(a.m.Context(), a.clientGone)
+}
+
+func (a *asking) silenceLimit() time.Duration { return silentIntervals * a.config.KeepAlive }
+
+// end records the end of the request, and reports whether this is the first. Who is
+// told so answers the client: its context then ends, too, which nothing watches any
+// more.
+func (a *asking) end() bool {
+	a.mu.Lock()
+	first := !a.ended
+	a.ended = true
+	a.come = nil
+	a.mu.Unlock()
+	if first {
+		a.silence.Stop()
+		a.unwatch()
+		a.forget(a)
+	}
+	return first
+}
+
 // add takes what has come back. If the other side sends more parts than the window
 // allows, they are dropped, so that memory stays bounded: that ends the reply.
 func (a *asking) add(m *nats.Msg) {
 	a.mu.Lock()
+	a.heard, a.heardAt = true, time.Now()
+	if m.Header.Get(headerAlive) != "" || a.ended {
+		a.mu.Unlock()
+		return
+	}
+	if !a.busy && a.isQuick(m) {
+		a.mu.Unlock()
+		a.take(m)
+		return
+	}
 	if len(a.come) < 2*windowParts && a.comeBytes < 2*windowBytes {
 		a.come = append(a.come, m)
 		a.comeBytes += len(m.Data)
 	}
+	if !a.busy {
+		a.busy = true
+		go a.run()
+	}
 	a.mu.Unlock()
-	a.wakeUp()
 }
 
-// hasCome reports whether something has come back that was not handed over.
-func (a *asking) hasCome() bool {
+// isQuick reports whether m is a reply that can be handed over without waiting: the
+// client's outbox is empty.
+func (a *asking) isQuick(m *nats.Msg) bool {
+	return len(m.Data) <= maxQuick && m.Header.Get(headerPart) == "" && a.client.Flush(expired) == nil
+}
+
+// expired is a context that has ended.
+var expired = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// run hands over what has come until there is no more.
+func (a *asking) run() {
+	for {
+		a.mu.Lock()
+		come := a.come
+		a.come, a.comeBytes = nil, 0
+		if len(come) == 0 {
+			a.busy, a.heardAt = false, time.Now()
+			a.mu.Unlock()
+			return
+		}
+		a.mu.Unlock()
+		for _, m := range come {
+			a.take(m)
+		}
+	}
+}
+
+// clientGone is called when the client has given the request up, or is gone.
+func (a *asking) clientGone() {
+	if a.end() {
+		a.cancel()
+		a.counters.cancelled.Add(1)
+	}
+}
+
+// checkSilence is what the timer does.
+func (a *asking) checkSilence() {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.come) > 0
+	rest := a.silenceLimit() - time.Since(a.heardAt)
+	if a.busy {
+		rest = a.silenceLimit() // it is the client that is slow
+	}
+	if rest > 0 && !a.ended {
+		a.silence.Reset(rest)
+	}
+	a.mu.Unlock()
+	if rest <= 0 {
+		a.fail(errorf(CodeNoReply, "no sign of a reply for %v", a.silenceLimit()))
+	}
 }
 
 // deny ends the request, which NATS does not permit.
 func (a *asking) deny() {
 	a.mu.Lock()
-	a.refused = true
+	heard := a.heard // then it was another one
 	a.mu.Unlock()
-	a.wakeUp()
-}
-
-func (a *asking) wakeUp() {
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (a *asking) run() {
-	defer a.forget(a)
-	ctx := a.m.Context()
-	silence := silentIntervals * a.config.KeepAlive
-	timer := time.NewTimer(silence)
-	defer timer.Stop()
-	for {
-		select {
-		case <-a.wake:
-			if a.takeAll() {
-				return
-			}
-			timer.Reset(silence)
-		case <-ctx.Done():
-			a.fail(ctx.Err())
-			return
-		case <-timer.C:
-			if a.hasCome() {
-				continue
-			}
-			a.fail(errorf(CodeNoReply, "no sign of a reply for %v", silence))
-			return
-		}
-	}
-}
-
-// takeAll hands over what has come, and reports whether that was the end.
-func (a *asking) takeAll() (over bool) {
-	a.mu.Lock()
-	come, refused := a.come, a.refused
-	a.come, a.comeBytes = nil, 0
-	a.mu.Unlock()
-	for _, m := range come {
-		a.heard = true
-		over, err := a.take(m)
-		if err != nil {
-			a.fail(err)
-		}
-		if over || err != nil {
-			return true
-		}
-	}
-	if refused && !a.heard {
+	if !heard && a.end() {
 		a.answerError(a.m, errorf(CodeDenied, "NATS does not permit to publish %s", a.subjects.typed(a.msgType)))
-		return true
 	}
-	return false
 }
 
-// take hands over one message that has come back. over says that it was the last.
-func (a *asking) take(m *nats.Msg) (over bool, err error) {
+// take hands over one message that has come back, in vain after the end.
+func (a *asking) take(m *nats.Msg) {
 	h := m.Header
-	if len(h) > 0 {
-		switch {
-		case h.Get(headerAlive) != "":
-			return false, nil
-		case isNoResponders(m):
-			a.answerError(a.m, errorf(CodeNoServer, "no machine exposes %s", a.config.Name))
-			return true, nil
-		case h.Get(headerEnd) != "":
-			return true, a.takeEnd(h.Get(headerEnd))
-		}
-		if e := replyError(m); e != nil {
-			a.answerError(a.m, e)
-			return true, nil
-		}
+	switch {
+	case len(h) == 0:
+	case isNoResponders(m):
+		a.endWith(errorf(CodeNoServer, "no machine exposes %s", a.config.Name))
+		return
+	case h.Get(headerEnd) != "":
+		a.takeEnd(h.Get(headerEnd))
+		return
+	case h.Get(headerErrorCode) != "" || h.Get(headerErrorText) != "":
+		a.endWith(replyError(m))
+		return
 	}
 	msgType, err := replyType(m, a.msgType)
-	if err != nil {
-		return true, errorf(CodeNoReply, "%v", err)
+	switch {
+	case err != nil:
+		a.fail(errorf(CodeNoReply, "%v", err))
+	case h.Get(headerPart) != "":
+		a.takePart(m, h.Get(headerPart), msgType)
+	case a.end():
+		if err := a.m.Reply(msgType, m.Data); err != nil {
+			a.notTaken(err, len(m.Data))
+			return
+		}
+		a.counters.replies.Add(1)
 	}
-	if part := h.Get(headerPart); part != "" {
-		return false, a.takePart(m, part, msgType)
+}
+
+// endWith ends the request with an error of the other side.
+func (a *asking) endWith(e *ipc.ReplyError) {
+	if a.end() {
+		a.answerError(a.m, e)
 	}
-	if err := a.m.Reply(msgType, m.Data); err != nil {
-		return true, a.notTaken(err, len(m.Data))
-	}
-	a.counters.replies.Add(1)
-	return true, nil
 }
 
 // takePart hands over a part, and says so when a quarter of the window has been
 // taken.
-func (a *asking) takePart(m *nats.Msg, number string, msgType int) error {
+func (a *asking) takePart(m *nats.Msg, number string, msgType int) {
 	if number != strconv.Itoa(a.count+1) {
-		return errorf(CodeNoReply, "part %d of the reply was lost", a.count+1)
+		a.fail(errorf(CodeNoReply, "part %d of the reply was lost", a.count+1))
+		return
 	}
 	if err := a.m.ReplyPart(msgType, m.Data); err != nil {
-		return a.notTaken(err, len(m.Data))
+		if a.end() {
+			a.cancel()
+			a.notTaken(err, len(m.Data))
+		}
+		return
 	}
 	a.count++
 	a.counters.parts.Add(1)
@@ -195,39 +253,43 @@ func (a *asking) takePart(m *nats.Msg, number string, msgType int) error {
 		a.newParts, a.newBytes = 0, 0
 		_ = a.nc.Publish(m.Reply, nil) // if it is lost, so will be the parts
 	}
-	return nil
 }
 
 // takeEnd ends a reply in parts.
-func (a *asking) takeEnd(number string) error {
+func (a *asking) takeEnd(number string) {
 	if number != strconv.Itoa(a.count) {
-		return errorf(CodeNoReply, "the reply has %s parts, and %d have come", number, a.count)
-	}
-	if err := a.m.ReplyEnd(); err != nil {
-		return a.notTaken(err, 0)
-	}
-	a.counters.replies.Add(1)
-	return nil
-}
-
-// notTaken returns what to answer instead of a reply of n bytes that the library
-// refuses with err.
-func (a *asking) notTaken(err error, n int) error {
-	if errors.Is(err, ipc.ErrMsgTooLarge) {
-		return errorf(CodeReplyTooLarge, "a reply of %d bytes exceeds the limit of this machine's gateway", n)
-	}
-	return fmt.Errorf("no reply to the client: %w", err)
-}
-
-// fail ends the request here and there, for the reason err, or because the client
-// has given it up.
-func (a *asking) fail(err error) {
-	a.cancel()
-	if a.m.Context().Err() != nil {
-		a.counters.cancelled.Add(1)
+		a.fail(errorf(CodeNoReply, "the reply has %s parts, and %d have come", number, a.count))
 		return
 	}
-	a.answerError(a.m, err)
+	if !a.end() {
+		return
+	}
+	if err := a.m.ReplyEnd(); err != nil {
+		a.notTaken(err, 0)
+		return
+	}
+	a.counters.replies.Add(1)
+}
+
+// notTaken answers, after the end, instead of a reply of n bytes that the library
+// refuses with err.
+func (a *asking) notTaken(err error, n int) {
+	switch {
+	case errors.Is(err, ipc.ErrMsgTooLarge):
+		a.answerError(a.m, errorf(CodeReplyTooLarge, "a reply of %d bytes exceeds the limit of this machine's gateway", n))
+	case errors.Is(err, ipc.ErrNotAsked):
+		a.answerError(a.m, errorf(CodeNoReply, "the reply is in parts, and one was asked for"))
+	default: // the client has given it up, or is gone
+		a.counters.cancelled.Add(1)
+	}
+}
+
+// fail ends the request here and there, for the reason err.
+func (a *asking) fail(err error) {
+	if a.end() {
+		a.cancel()
+		a.answerError(a.m, err)
+	}
 }
 
 // cancel tells the other side that the request is given up.

@@ -31,7 +31,8 @@ var errClosing = errors.New("the gateway is closing")
 //
 // One goroutine, start's, runs the side and closes what it has opened. The others
 // are those of package nats, which call what was subscribed, those of package ipc,
-// which call the Handler, and one for each request.
+// which call the Handler, and those of requests, for which the side waits at the
+// end.
 type Gateway struct {
 	config   Config
 	subjects subjects

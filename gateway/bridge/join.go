@@ -25,7 +25,7 @@ type joiner struct {
 	closed bool       // no request is sent any more
 	lastID uint64
 	asking map[string]*asking // by the last token of its reply subject
-	tasks  sync.WaitGroup     // a goroutine for each request
+	tasks  sync.WaitGroup     // requests that have not ended
 }
 
 // Join starts a gateway in the place of the server called config.Name, on a machine
@@ -108,10 +108,10 @@ func (j *joiner) run() error {
 
 // handle is the server's Handler. For each client it is called with one message at
 // a time, and publishes it before the next: so their order is kept.
-func (j *joiner) handle(_ *ipc.Server, m *ipc.Message) {
+func (j *joiner) handle(client *ipc.Server, m *ipc.Message) {
 	switch {
 	case m.IsRequest():
-		if err := j.ask(m); err != nil {
+		if err := j.ask(client, m); err != nil {
 			j.answerError(m, err)
 		}
 	case m.MsgType > 0:
@@ -135,12 +135,12 @@ func (j *joiner) publish(m *ipc.Message) {
 	j.counters.messagesOut.Add(1)
 }
 
-// ask sends a request. What comes back is for a goroutine of the request's own.
-func (j *joiner) ask(m *ipc.Message) error {
+// ask sends a request.
+func (j *joiner) ask(client *ipc.Server, m *ipc.Message) error {
 	if !j.nc.IsConnected() {
 		return j.notConnected()
 	}
-	a := &asking{joiner: j, msgType: m.MsgType, parts: wantsParts(m), wake: make(chan struct{}, 1)}
+	a := &asking{joiner: j, client: client, msgType: m.MsgType, parts: wantsParts(m)}
 	a.m = m.Clone()
 	j.mu.Lock()
 	if j.closed {
@@ -153,12 +153,12 @@ func (j *joiner) ask(m *ipc.Message) error {
 	j.tasks.Add(1)
 	j.mu.Unlock()
 	j.counters.inFlight.Add(1)
+	a.watch()
 	if err := a.publish(); err != nil {
-		j.forget(a)
+		a.end()
 		return err
 	}
 	j.counters.requests.Add(1)
-	go a.run()
 	return nil
 }
 
@@ -224,7 +224,7 @@ func (j *joiner) denied(subject string) {
 	defer j.mu.Unlock()
 	for _, a := range j.asking {
 		if j.subjects.typed(a.msgType) == subject {
-			a.deny()
+			go a.deny()
 		}
 	}
 }
