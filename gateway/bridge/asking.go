@@ -87,21 +87,22 @@ func (a *asking) watch() {
 
 func (a *asking) silenceLimit() time.Duration { return silentIntervals * a.config.KeepAlive }
 
-// end records the end of the request, and reports whether this is the first. Who is
-// told so answers the client: its context then ends, too, which nothing watches any
-// more.
-func (a *asking) end() bool {
+// end ends the request: it calls last, which answers the client, unless the request
+// has ended before. The client's context ends with the answer; nothing watches it any
+// more. The gateway waits for last when it is closed.
+func (a *asking) end(last func()) {
 	a.mu.Lock()
 	first := !a.ended
 	a.ended = true
 	a.come = nil
 	a.mu.Unlock()
-	if first {
-		a.silence.Stop()
-		a.unwatch()
-		a.forget(a)
+	if !first {
+		return
 	}
-	return first
+	a.silence.Stop()
+	a.unwatch()
+	last()
+	a.forget(a)
 }
 
 // add takes what has come back. If the other side sends more parts than the window
@@ -162,10 +163,10 @@ func (a *asking) run() {
 
 // clientGone is called when the client has given the request up, or is gone.
 func (a *asking) clientGone() {
-	if a.end() {
+	a.end(func() {
 		a.cancel()
 		a.counters.cancelled.Add(1)
-	}
+	})
 }
 
 // checkSilence is what the timer does.
@@ -189,8 +190,8 @@ func (a *asking) deny() {
 	a.mu.Lock()
 	heard := a.heard // then it was another one
 	a.mu.Unlock()
-	if !heard && a.end() {
-		a.answerError(a.m, errorf(CodeDenied, "NATS does not permit to publish %s", a.subjects.typed(a.msgType)))
+	if !heard {
+		a.endWith(errorf(CodeDenied, "NATS does not permit to publish %s", a.subjects.typed(a.msgType)))
 	}
 }
 
@@ -215,41 +216,34 @@ func (a *asking) take(m *nats.Msg) {
 		a.fail(errorf(CodeNoReply, "%v", err))
 	case h.Get(headerPart) != "":
 		a.takePart(m, h.Get(headerPart), msgType)
-	case a.end():
-		if err := a.m.Reply(msgType, m.Data); err != nil {
-			a.notTaken(err, len(m.Data))
-			return
-		}
-		a.counters.replies.Add(1)
+	default:
+		a.end(func() { a.answered(a.m.Reply(msgType, m.Data), len(m.Data)) })
 	}
 }
 
-// endWith ends the request with an error of the other side.
+// endWith ends the request with an error, about which the other side knows.
 func (a *asking) endWith(e *ipc.ReplyError) {
-	if a.end() {
-		a.answerError(a.m, e)
-	}
+	a.end(func() { a.answerError(a.m, e) })
 }
 
-// takePart hands over a part, and says so when a quarter of the window has been
-// taken.
+// takePart hands over a part, and says so after some of them.
 func (a *asking) takePart(m *nats.Msg, number string, msgType int) {
 	if number != strconv.Itoa(a.count+1) {
 		a.fail(errorf(CodeNoReply, "part %d of the reply was lost", a.count+1))
 		return
 	}
 	if err := a.m.ReplyPart(msgType, m.Data); err != nil {
-		if a.end() {
+		a.end(func() {
 			a.cancel()
-			a.notTaken(err, len(m.Data))
-		}
+			a.answered(err, len(m.Data))
+		})
 		return
 	}
 	a.count++
 	a.counters.parts.Add(1)
 	a.newParts++
 	a.newBytes += len(m.Data)
-	if m.Reply != "" && (a.newParts >= windowParts/4 || a.newBytes >= windowBytes/4) {
+	if m.Reply != "" && (a.newParts >= ackParts || a.newBytes >= ackBytes) {
 		a.newParts, a.newBytes = 0, 0
 		_ = a.nc.Publish(m.Reply, nil) // if it is lost, so will be the parts
 	}
@@ -261,20 +255,15 @@ func (a *asking) takeEnd(number string) {
 		a.fail(errorf(CodeNoReply, "the reply has %s parts, and %d have come", number, a.count))
 		return
 	}
-	if !a.end() {
-		return
-	}
-	if err := a.m.ReplyEnd(); err != nil {
-		a.notTaken(err, 0)
-		return
-	}
-	a.counters.replies.Add(1)
+	a.end(func() { a.answered(a.m.ReplyEnd(), 0) })
 }
 
-// notTaken answers, after the end, instead of a reply of n bytes that the library
-// refuses with err.
-func (a *asking) notTaken(err error, n int) {
+// answered is called with the library's answer to a reply, or a part, of n bytes. If
+// that is refused, the client gets an error instead.
+func (a *asking) answered(err error, n int) {
 	switch {
+	case err == nil:
+		a.counters.replies.Add(1)
 	case errors.Is(err, ipc.ErrMsgTooLarge):
 		a.answerError(a.m, errorf(CodeReplyTooLarge, "a reply of %d bytes exceeds the limit of this machine's gateway", n))
 	case errors.Is(err, ipc.ErrNotAsked):
@@ -286,10 +275,10 @@ func (a *asking) notTaken(err error, n int) {
 
 // fail ends the request here and there, for the reason err.
 func (a *asking) fail(err error) {
-	if a.end() {
+	a.end(func() {
 		a.cancel()
 		a.answerError(a.m, err)
-	}
+	})
 }
 
 // cancel tells the other side that the request is given up.

@@ -155,7 +155,7 @@ func (j *joiner) ask(client *ipc.Server, m *ipc.Message) error {
 	j.counters.inFlight.Add(1)
 	a.watch()
 	if err := a.publish(); err != nil {
-		a.end()
+		a.end(func() {})
 		return err
 	}
 	j.counters.requests.Add(1)

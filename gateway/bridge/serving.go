@@ -60,7 +60,9 @@ func (r *serving) run() {
 }
 
 // runParts is run for a reply in parts. It takes no further part of the server
-// while the requester has not taken those before: so the server is held up.
+// while the requester has not taken those before: so the server is held up, and, once
+// the client's inbox is full, so is all else that the server sends to this gateway. A
+// requester that takes nothing at all therefore loses its reply after a while.
 func (r *serving) runParts() {
 	n := 0
 	for m, err := range r.client.RequestParts(r.ctx, r.msgType, r.msg.Data) {

@@ -8,11 +8,13 @@ import (
 )
 
 // Bounds of the parts of one reply that are under way: sent, and not yet taken by
-// the requester. One part may exceed them. A requester says how far it is after a
-// quarter of either at the latest.
+// the requester. One part may exceed them. A requester says how far it is after
+// ackParts or ackBytes at the latest.
 const (
 	windowParts = 1024
 	windowBytes = 4 << 20
+	ackParts    = windowParts / 16
+	ackBytes    = windowBytes / 16
 )
 
 // stallIntervals is for how many times KeepAlive a requester may take no part while
