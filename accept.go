@@ -153,6 +153,10 @@ func (s *Server) handshake(netConn net.Conn) (*conn, peerInfo, error) {
 	if err != nil {
 		return nil, peer, err
 	}
+	if peer.err != nil && s.config.Authorize == nil && !errors.Is(peer.err, errors.ErrUnsupported) {
+		// Some clients on Windows can be identified once something was read.
+		peer.peer, peer.err = peerOf(netConn)
+	}
 	return newConn(netConn, peer, n), peer, nil
 }
 
@@ -287,7 +291,7 @@ func (a *admission) acquire(netConn net.Conn) error {
 	a.mu.Unlock()
 
 	var b [1]byte
-	n, err := netConn.Read(b[:])
+	n, err := readSome(netConn, b[:])
 
 	granted := !a.cancel(&netConn)
 	switch {

@@ -355,7 +355,8 @@
 // wire format, and examples in Node and Python. A name is a Unix domain socket on
 // Linux, macOS and the BSDs, and a named pipe on Windows. On other systems the package
 // works with Listener and Dial, and [StartServer] and [StartClient] return
-// [errors.ErrUnsupported] without. Where there are names, [Peer] is known.
+// [errors.ErrUnsupported] without. Where there are names, [Peer] is known,
+// but on Windows for clients that do not let a server identify them.
 //
 // On Windows, which is experimental, the pipe is \\.\pipe\NAME, or
 // \\.\pipe\DIR\NAME with a SocketDir. The own user, SYSTEM and the administrators can
@@ -363,6 +364,8 @@
 // No folder protects a name there: a client that must not talk to another user's
 // server sets Authorize. A write that a context, WriteTimeout or a Close interrupts
 // in the middle ends its connection, as over TLS: a Client sends the message again.
+// With the race detector on, package os of Go 1.26 reports a race of its own there
+// when a pipe is read and written at once.
 //
 // docs/MIGRATING.md in the repository is for programs on other versions of this
 // library, plain sockets, net/rpc and gRPC, docs/DESIGN.md for those who change it.

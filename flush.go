@@ -1,8 +1,10 @@
 package ipc
 
 import (
+	"errors"
 	"net"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
@@ -146,8 +148,8 @@ func (o *outbox) writeError(n int, err error) error {
 	before := o.late // then TLS fails again without a try
 	o.late = late && n > 0
 	switch {
-	case err == nil || cancelled || n > 0:
-		return nil
+	case err == nil || (cancelled || n > 0) && !errors.Is(err, syscall.EPIPE):
+		return nil // EPIPE is a pipe's, which does not tell how much has left
 	case o.conn.out.writeTimeout > 0 && (late || before):
 		return detailf(ErrTimeout, "timed out: the peer has taken nothing for %v", o.conn.out.writeTimeout)
 	}

@@ -14,10 +14,12 @@ import (
 // user, handed on the connection, or ended, and another may have its PID. So a PID
 // is good for a log; decide by the user.
 //
-// Users are numbers, or on Windows a SID. What a system does not tell has the
-// value that the field says.
+// Users are numbers, and on Windows a SID: an Authorize that refuses some UIDs
+// admits all users there. A PID is not known in a PID namespace that cannot be seen
+// from ours, on DragonFly, and on FreeBSD before 13. On macOS it is that of the last
+// process to have used the peer's end.
 type Peer struct {
-	PID int    // 0 if it is in a PID namespace that cannot be seen from ours, and on DragonFly and FreeBSD before 13
+	PID int    // 0 if it is not known
 	UID uint32 // effective user; 65534 for one without an id in our user namespace, 4294967295 on Windows
 	GID uint32 // effective group, likewise
 	SID string // on Windows the user, of a server the owner of the pipe; empty elsewhere

@@ -42,7 +42,8 @@ func (s *session) Write(msgType int, data []byte) error {
 // room, and then returns ctx.Err(), with nothing sent. Once the first bytes of
 // a large message have left, ctx no longer ends it: the rest is copied, and it
 // counts as accepted. Over TLS, and on Windows, the connection is lost with it then,
-// since writes cannot be interrupted there: a Client sends the message again.
+// since writes cannot be interrupted there: a Client sends the message again, and
+// on a Server it is lost with the connection.
 func (s *session) WriteContext(ctx context.Context, msgType int, data []byte) error {
 	return s.write(ctx, waitReconnect, msgType, data)
 }

@@ -24,7 +24,11 @@ func credentials(fd uintptr) (Cred, error) {
 	}
 	var b [maxStruct]byte
 	n := uint32(len(b))
-	if err := getsockopt(int(fd), peerLevel, peerOption, unsafe.Pointer(&b), &n); err != nil {
+	switch err := getsockopt(int(fd), peerLevel, peerOption, unsafe.Pointer(&b), &n); err {
+	case nil:
+	case syscall.ENOTCONN, syscall.EINVAL:
+		return Cred{}, errUnknown // not connected, or not any more
+	default:
 		return Cred{}, os.NewSyscallError("getsockopt", err)
 	}
 	cred, err := parsePeer(b[:min(int(n), len(b))])

@@ -29,6 +29,9 @@ const (
 	currentThread            = ^uintptr(1) // what GetCurrentThread returns
 )
 
+// errAnonymous is ERROR_CANT_OPEN_ANONYMOUS: the client lets no server identify it.
+const errAnonymous = syscall.Errno(1347)
+
 // credentials asks the pipe itself. A PID does not tell the user: its process may
 // have ended, with the pipe in the hands of another, and somebody else's process
 // may have the PID by now. So a client is known by impersonation, and a server
@@ -100,7 +103,11 @@ func clientOf(h uintptr) (sid string, err error) {
 func threadUser() (string, error) {
 	var token syscall.Token
 	// With the rights of the process: the client's may not do.
-	if ok, _, err := openThreadToken.Call(currentThread, syscall.TOKEN_QUERY, 1, uintptr(unsafe.Pointer(&token))); ok == 0 {
+	ok, _, err := openThreadToken.Call(currentThread, syscall.TOKEN_QUERY, 1, uintptr(unsafe.Pointer(&token)))
+	if err == errAnonymous {
+		return "", errUnknown
+	}
+	if ok == 0 {
 		return "", os.NewSyscallError(openThreadToken.Name, err)
 	}
 	defer token.Close()

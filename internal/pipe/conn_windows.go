@@ -2,6 +2,7 @@ package pipe
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -38,29 +39,35 @@ func newConn(h syscall.Handle, path string) *conn {
 func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.file.Read(b)
 	switch {
-	case errors.Is(err, io.EOF) && len(b) > 0 && c.alive():
-		return 0, nil // the peer has written nothing, which is no end
+	case errors.Is(err, io.EOF) && len(b) > 0:
+		err = c.atEnd()
 	case errors.Is(err, errNotConnected):
 		err = io.EOF
 	}
 	return n, c.fail("read", err)
 }
 
-// alive reports whether the peer still has its end, or has left something to read.
-func (c *conn) alive() bool {
+// atEnd returns io.EOF if the peer has closed its end and left nothing to read. If it
+// has not, it has written nothing, which is no end.
+func (c *conn) atEnd() error {
 	raw, err := c.file.SyscallConn()
 	if err != nil {
-		return false
+		return err
 	}
 	var ok uintptr
-	err = raw.Control(func(h uintptr) { ok, _, _ = peekNamedPipe.Call(h, 0, 0, 0, 0, 0) })
-	return err == nil && ok != 0
+	if err := raw.Control(func(h uintptr) { ok, _, _ = peekNamedPipe.Call(h, 0, 0, 0, 0, 0) }); err != nil {
+		return err
+	}
+	if ok == 0 {
+		return io.EOF
+	}
+	return nil
 }
 
 // Write differs from that of a socket. Of a write that a deadline interrupts
 // Windows does not tell how much the peer has got: the connection is at its end
-// then, and all that follows fails with EPIPE. A deadline that has passed before
-// is harmless.
+// then. That write's error matches EPIPE as well as [os.ErrDeadlineExceeded], and all
+// that follow fail with EPIPE. A deadline that has passed before is harmless.
 func (c *conn) Write(b []byte) (int, error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -76,8 +83,11 @@ func (c *conn) Write(b []byte) (int, error) {
 		// written is known to be.
 		n, err := c.file.Write(b[sum:min(len(b), sum+bufferSize)])
 		sum += n
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			c.torn = true
+			return sum, c.fail("write", fmt.Errorf("%w: %w", syscall.EPIPE, os.ErrDeadlineExceeded))
+		}
 		if err != nil {
-			c.torn = errors.Is(err, os.ErrDeadlineExceeded)
 			return sum, c.fail("write", err)
 		}
 	}

@@ -152,10 +152,6 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if l.closed {
 		return nil, l.fail(net.ErrClosed)
 	}
-	// Instances that could not be created earlier.
-	if err := l.refill(); err != nil && len(l.waiting) == 0 {
-		return nil, l.fail(err)
-	}
 	for {
 		n, err := l.awaitClient()
 		if err != nil {
@@ -163,15 +159,17 @@ func (l *Listener) Accept() (net.Conn, error) {
 		}
 		i := l.waiting[n]
 		l.waiting = slices.Delete(l.waiting, n, n+1)
-		// Before i is handed out; if it fails, the next Accept tells.
-		refillErr := l.refill()
-		if err := i.finish(); err == nil {
-			return newConn(i.pipe, l.path), nil
+		if err := l.refill(); err != nil && len(l.waiting) == 0 {
+			// It is the last, and keeps the name: without it another user could
+			// create the pipe, and have the further instances of ours be his.
+			l.waiting = append(l.waiting, i)
+			return nil, l.fail(err)
 		}
-		syscall.CloseHandle(i.pipe) // its client has left
-		if refillErr != nil {
-			return nil, l.fail(refillErr)
+		if err := i.finish(); err != nil {
+			syscall.CloseHandle(i.pipe) // its client has left
+			continue
 		}
+		return newConn(i.pipe, l.path), nil
 	}
 }
 
@@ -183,11 +181,11 @@ func (l *Listener) awaitClient() (int, error) {
 		events[1+n] = i.overlapped.HEvent
 	}
 	r, _, err := waitMultiple.Call(uintptr(1+len(l.waiting)), uintptr(unsafe.Pointer(&events)), 0, syscall.INFINITE)
-	switch n := int(uint32(r)); {
+	switch n := uint32(r); { // more than there are is WAIT_FAILED
 	case n == 0:
 		return 0, net.ErrClosed
-	case n <= len(l.waiting):
-		return n - 1, nil
+	case n <= uint32(len(l.waiting)):
+		return int(n) - 1, nil
 	}
 	return 0, fmt.Errorf("WaitForMultipleObjects: %w", err)
 }

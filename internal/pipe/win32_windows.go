@@ -3,6 +3,7 @@ package pipe
 import (
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -35,12 +36,16 @@ const (
 const (
 	errTooManyFiles  = syscall.Errno(4)
 	errNoMemory      = syscall.Errno(8)
+	errOutOfMemory   = syscall.Errno(14)
 	errSemTimeout    = syscall.Errno(121)
 	errPipeBusy      = syscall.Errno(231)
 	errNoData        = syscall.Errno(232)
 	errNotConnected  = syscall.Errno(233)
 	errPipeConnected = syscall.Errno(535)
 	errNoResources   = syscall.Errno(1450)
+	errNoCommit      = syscall.Errno(1455)
+	errNoQuota       = syscall.Errno(1816)
+	errInvalidName   = syscall.Errno(123)
 )
 
 // newEvent returns an event that stays set.
@@ -91,19 +96,21 @@ func Probe(path string) error {
 	if err := ask(path); err != errSemTimeout {
 		return err
 	}
-	return nil // all instances have clients
+	return nil // all instances have clients, or the server is gone and they are not
 }
 
 // ask tells, without connecting, whether an instance of the pipe waits for a client:
 // nil if one does, errSemTimeout if there are others, and an error that is
 // fs.ErrNotExist if there are none.
-func ask(path string) error {
+func ask(path string) error { return awaitInstance(path, time.Millisecond) } // 0 would be a default
+
+// awaitInstance is ask, but waits for at most d until an instance waits for a client.
+func awaitInstance(path string, d time.Duration) error {
 	name, err := syscall.UTF16PtrFromString(path)
 	if err != nil {
 		return err
 	}
-	const milliseconds = 1 // 0 is a default, which is more
-	if ok, _, err := waitNamedPipe.Call(uintptr(unsafe.Pointer(name)), milliseconds); ok == 0 {
+	if ok, _, err := waitNamedPipe.Call(uintptr(unsafe.Pointer(name)), uintptr(d.Milliseconds())); ok == 0 {
 		return err
 	}
 	return nil
