@@ -1,6 +1,9 @@
 package ipc_test
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
 
 func TestBothDirections(t *testing.T) {
 	eachDirection(t, everySetup, func(t *testing.T, from, to side) {
@@ -52,5 +55,42 @@ func TestFullDuplex(t *testing.T) {
 		}
 		noError(t, "Write of the client", client())
 		noError(t, "Write of the server", server())
+	})
+}
+
+// 100,000 messages each way at the same time arrive whole, once and in order.
+func TestManyBothWays(t *testing.T) {
+	eachPair(t, unixSetups, func(t *testing.T, p *pair) {
+		const n = 100_000
+		write := func(from side) func() error {
+			return background(func() error {
+				for i := range n {
+					if err := from.Write(1, fmt.Appendf(nil, "%08d", i)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		read := func(to side) func() error {
+			return background(func() error {
+				for i := 0; i < n; {
+					m, err := to.Read()
+					switch {
+					case err != nil:
+						return err
+					case m.MsgType != 1:
+					case numberOf(m.Data) != i:
+						return fmt.Errorf("read %q, want %d", m.Data, i)
+					default:
+						i++
+					}
+				}
+				return nil
+			})
+		}
+		for _, done := range []func() error{write(p.client), write(p.peer), read(p.client), read(p.peer)} {
+			defer func() { noError(t, "both ways", done()) }()
+		}
 	})
 }
