@@ -256,8 +256,11 @@ func (c *conn) endExchange() {
 			call.err = s.lostError()
 		default:
 			s.asking.unanswered++
-			lost := s.lostError()
-			call.err = detailf(errors.Join(ErrNoReply, lost), "no reply: the connection has ended (%v)", lost)
+			how := "lost"
+			if s.closing {
+				how = "closed"
+			}
+			call.err = detailf(errors.Join(ErrNoReply, s.lostError()), "no reply: the connection was %s after the request was sent", how)
 		}
 		call.wake()
 	}

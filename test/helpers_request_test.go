@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -195,6 +196,9 @@ func wantSentNoReply(t testing.TB, what string, err error, also ...error) {
 	var reply *ipc.ReplyError
 	if errors.As(err, &reply) {
 		t.Errorf("%s: error %v is a *ReplyError", what, err)
+	}
+	if err != nil && strings.Contains(err.Error(), "cannot request") {
+		t.Errorf("%s: %q reads as if nothing had been sent", what, err)
 	}
 }
 
