@@ -77,14 +77,14 @@ type Client struct {
 // something by Request first.
 //
 // A server that is not there is tried again; one that has no place yet is waited
-// for, which the log says at level info. Final, and returned at once, are a server that speaks another version
-// ([ErrVersion]) or does not encrypt where the client insists
-// ([ErrEncryptionRequired]), a refusal by the config's own Authorize
+// for, which the log says at level info. Final, and returned at once, are a server
+// that speaks another version ([ErrVersion]) or does not encrypt where the client
+// insists ([ErrEncryptionRequired]), a refusal by the config's own Authorize
 // ([ErrUnauthorized]), and what only a person can mend, such as a missing
 // permission; that is tried again only while the socket may be about to be opened
-// to this client, which is within 250 ms of its making. A server whose Authorize refuses this client does not say so: it
-// looks like one that is closing, and is tried again. The log, and the error of a
-// Timeout, say that this may be so.
+// to this client, which is within 250 ms of its making. A server whose Authorize
+// refuses this client does not say so: it looks like one that is closing, and is
+// tried again. The log, and the error of a Timeout, say that this may be so.
 //
 // The Client reconnects by itself when the connection is lost, until Close. A
 // nil config and one that cannot work are errors that match [fs.ErrInvalid]
@@ -108,6 +108,8 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 			return nil, fmt.Errorf("ipc: start client: %w", err)
 		}
 		name = c.path
+	} else if name == "" {
+		name = "(unnamed)"
 	}
 	c.init(name, cfg.Logger, Connecting)
 	c.out.resend = true

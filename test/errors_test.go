@@ -179,6 +179,10 @@ func TestStartClientErrors(t *testing.T) {
 		})
 	}
 
+	t.Run("without a name", func(t *testing.T) {
+		start(t, "connect to (unnamed): ", &config{Dial: saying(), Timeout: 50 * time.Millisecond})
+	})
+
 	t.Run("cancelled", func(t *testing.T) {
 		ended, end := context.WithCancel(t.Context())
 		end()
