@@ -179,7 +179,8 @@ func run(ctx context.Context, args []string) int {
 		err = fmt.Errorf("%d arguments, want %s", len(operands), c.wanted())
 	}
 	if err != nil {
-		return report(c.name, usageError("%w; usage: ipc %s %s; see: ipc help %s", err, c.name, c.args, c.name))
+		usage := strings.TrimSpace(c.name + " " + c.args)
+		return report(c.name, usageError("%w; usage: ipc %s; see: ipc help %s", err, usage, c.name))
 	}
 	return report(c.name, run(ctx, operands))
 }
@@ -245,7 +246,8 @@ func (c *command) flags() (*flag.FlagSet, runner) {
 }
 
 func (c *command) showHelp(w io.Writer) {
-	fmt.Fprintf(w, "usage: ipc %s [flags] %s\n\n%s\n\nflags:\n", c.name, c.args, strings.TrimSpace(c.help))
+	usage := strings.TrimSpace(c.name + " [flags] " + c.args)
+	fmt.Fprintf(w, "usage: ipc %s\n\n%s\n\nflags:\n", usage, strings.TrimSpace(c.help))
 	flags, _ := c.flags()
 	flags.SetOutput(w)
 	flags.PrintDefaults()
