@@ -37,7 +37,8 @@ type ServerConfig struct {
 
 	// MaxMsgSize is the largest Data of one message, in bytes, in either
 	// direction; clients learn it when they connect. 0 or less is 3145728, and
-	// 2147483584 the most.
+	// 2147483584 the most. With less than 16 there are no requests: they fail with
+	// ErrNoRequests.
 	MaxMsgSize int
 
 	// UnmaskPermissions lets every user connect: the socket has mode 0777
@@ -96,8 +97,9 @@ type ServerConfig struct {
 
 	// Listener is accepted from instead of a socket of the Server's own, and
 	// closed with the Server; the path of a Unix listener is not removed by
-	// that. Its connections must heed deadlines. SocketDir does not apply, and Mode, Group and UnmaskPermissions
-	// are refused: the listener's creator sets its permissions.
+	// that. Its connections must heed deadlines. SocketDir does not apply, and Mode,
+	// Group and UnmaskPermissions are refused: the listener's creator sets its
+	// permissions.
 	Listener net.Listener
 
 	// BusyPoll is how long a reader keeps trying after each message before
@@ -123,7 +125,8 @@ type ServerConfig struct {
 // ClientConfig configures [StartClient], which validates and copies it. The
 // zero value of each field is its default; Name (or Dial) is required.
 type ClientConfig struct {
-	// Name of the server. With Dial it is only a label and may be empty.
+	// Name of the server. With Dial it is only a label and may be empty: errors and
+	// the log say "(unnamed)" then.
 	Name string
 
 	// Encryption refuses a server that does not encrypt, with
@@ -147,8 +150,8 @@ type ClientConfig struct {
 
 	// RetryTimer is the longest pause between two attempts to connect: the
 	// first comes at once, the next after 5 ms, then the pause doubles up to
-	// this. Each is drawn between half of that and all of it, and they start
-	// anew after a frame or a second of connection. 0 is 20 s.
+	// this. Each is drawn between half of that and all of it. A connection that
+	// has brought a message, or lasted for a second, starts them anew. 0 is 20 s.
 	//
 	// So after a long absence of the server a client may take this long to notice
 	// that it is back. A program that a person waits for would choose a second or

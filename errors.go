@@ -34,8 +34,9 @@ var (
 	ErrMsgTooLarge error = &errs.Sentinel{Text: "message exceeds maximum message length"}
 
 	// ErrNotConnected says that there is no peer to write to, or to ask about: the
-	// connection of a Client is lost, or a Server is between two clients. From the
-	// Server of a client in MultiMode, which gets no other, it comes with ErrClosed.
+	// connection of a Client is lost, or a Server is between two clients. The Server
+	// of a client in MultiMode gets no other: what is sent on it afterwards fails with
+	// ErrClosed as well, but a Request that was under way with this and ErrNoReply.
 	ErrNotConnected error = &errs.Sentinel{Text: "cannot write under current status"}
 
 	// ErrMultiMode refuses a call for one client on the Server that stands

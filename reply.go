@@ -96,9 +96,10 @@ func (m *Message) Reply(msgType int, data []byte) error {
 }
 
 // ReplyPart sends one of several replies. Only a request by RequestParts can have
-// them: [ErrNotAsked] says that it is another. After the last part comes ReplyEnd,
-// unless the last one was sent by Reply, or ReplyError. Other errors are those of
-// Reply.
+// them: [ErrNotAsked] says that it is another, which can still be answered by Reply.
+// After the last part comes ReplyEnd, unless the last one was sent by Reply, or
+// ReplyError. Each part may be as large as a reply, and is copied and waits for room
+// as that does. Other errors are those of Reply.
 func (m *Message) ReplyPart(msgType int, data []byte) error {
 	return m.answer(wire.Part, msgType, data)
 }
