@@ -10,7 +10,8 @@ import (
 type Stats struct {
 	// MessagesIn and BytesIn count what has been received, whether it has
 	// been read or not; MessagesOut and BytesOut what Write has accepted.
-	// Bytes are those of Data. Events do not count.
+	// Bytes are those of Data. Requests, replies and their parts count as messages,
+	// too; a ReplyError and events do not.
 	MessagesIn, MessagesOut, BytesIn, BytesOut uint64
 
 	// Reconnects counts the connections of a Client after its first.
