@@ -11,10 +11,14 @@ import (
 	"unicode/utf16"
 
 	"github.com/joe-at-startupmedia/golang-ipc/internal/errs"
+	"github.com/joe-at-startupmedia/golang-ipc/internal/sockfile"
 )
 
 // prefix is what the names of all pipes of this machine begin with.
 const prefix = `\\.\pipe\`
+
+// separators are between the elements of a name.
+const separators = `/\`
 
 // maxPath is the longest name of a pipe, with its prefix, in UTF-16 (CreateNamedPipe).
 const maxPath = 256
@@ -23,20 +27,14 @@ const maxPath = 256
 // is [errs.Name]. There are no folders for pipes: dir is a prefix of the name. What
 // Windows would change in a name, so that another is meant, is refused.
 func Path(dir, name string) (string, error) {
-	switch {
-	case name == "":
-		return "", errs.Name
-	case strings.ContainsAny(name, `/\`):
-		return "", errs.Detailf(errs.Name, "ipcName %q contains a path separator", name)
-	case strings.ContainsRune(name, 0):
-		return "", errs.Detailf(errs.Name, "ipcName %q contains a NUL", name)
-	case changes(name):
+	if err := sockfile.Check(dir, name, separators); err != nil {
+		return "", err
+	}
+	if changes(name) {
 		return "", errs.Detailf(errs.Name, "ipcName %q ends with a dot or a space", name)
-	case strings.ContainsRune(dir, 0):
-		return "", errs.Detailf(errs.Name, "SocketDir %q contains a NUL", dir)
 	}
 	path := prefix
-	for _, element := range strings.FieldsFunc(dir, func(r rune) bool { return r == '/' || r == '\\' }) {
+	for _, element := range strings.FieldsFunc(dir, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
 		if changes(element) {
 			return "", errs.Detailf(errs.Name, "SocketDir %q has %q, which ends with a dot or a space", dir, element)
 		}

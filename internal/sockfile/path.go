@@ -18,17 +18,26 @@ import (
 // no name leads out of dir. On a system without these sockets the path is good for
 // a label.
 func Path(dir, name string) (string, error) {
-	switch {
-	case name == "":
-		return "", errs.Name
-	case name == "." || name == "..":
-		return "", errs.Detailf(errs.Name, "ipcName cannot be %q", name)
-	case strings.ContainsAny(name, "/"+string(os.PathSeparator)):
-		return "", errs.Detailf(errs.Name, "ipcName %q contains a path separator", name)
-	case strings.ContainsRune(name, 0):
-		return "", errs.Detailf(errs.Name, "ipcName %q contains a NUL", name)
-	case strings.ContainsRune(dir, 0):
-		return "", errs.Detailf(errs.Name, "SocketDir %q contains a NUL", dir)
+	if err := Check(dir, name, "/"+string(os.PathSeparator)); err != nil {
+		return "", err
 	}
 	return address(dir + "/" + name + ".sock")
+}
+
+// Check returns an error that is [errs.Name] if no system can have the name in dir.
+// The separators are those of the elements of a path.
+func Check(dir, name, separators string) error {
+	switch {
+	case name == "":
+		return errs.Name
+	case name == "." || name == "..":
+		return errs.Detailf(errs.Name, "ipcName cannot be %q", name)
+	case strings.ContainsAny(name, separators):
+		return errs.Detailf(errs.Name, "ipcName %q contains a path separator", name)
+	case strings.ContainsRune(name, 0):
+		return errs.Detailf(errs.Name, "ipcName %q contains a NUL", name)
+	case strings.ContainsRune(dir, 0):
+		return errs.Detailf(errs.Name, "SocketDir %q contains a NUL", dir)
+	}
+	return nil
 }
