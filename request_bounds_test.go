@@ -286,22 +286,7 @@ func TestMemoryOfAbandonedRequests(t *testing.T) {
 
 // A Request that waits while the inbox is full reads once there is room.
 func TestRoomBelowTheBound(t *testing.T) {
-	server := newServer(t, ServerConfig{})
-	client := newClientOf(t, server, ClientConfig{loopDelay: never})
-	go func() {
-		for {
-			m, err := server.Read()
-			if err != nil {
-				return
-			}
-			if m.IsRequest() {
-				for range 100 {
-					server.Write(1, make([]byte, 12_000))
-				}
-				m.Reply(2, nil)
-			}
-		}
-	}()
+	client := newFloodedClient(t, 100, 12_000)
 	done := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
@@ -309,8 +294,7 @@ func TestRoomBelowTheBound(t *testing.T) {
 		_, err := client.Request(ctx, 1, nil)
 		done <- err
 	}()
-	for !becomes(func() bool { return state(&client.session, func(*reader) bool { return client.full }) }) {
-	}
+	awaitFull(t, client)
 	for range 25 {
 		client.Read()
 	}
@@ -362,33 +346,15 @@ func TestRequestsWithSmallLimits(t *testing.T) {
 // The room that Read makes is all that a Request waits for: no other goroutine
 // reads after that.
 func TestRoomAloneWakesARequest(t *testing.T) {
-	server := newServer(t, ServerConfig{})
-	client := newClientOf(t, server, ClientConfig{loopDelay: never})
 	const unread = 100
-	go func() {
-		for {
-			m, err := server.Read()
-			if err != nil {
-				return
-			}
-			if m.IsRequest() {
-				for range unread {
-					server.Write(1, make([]byte, 12_000))
-				}
-				m.Reply(2, nil)
-			}
-		}
-	}()
+	client := newFloodedClient(t, unread, 12_000)
 	var asking sync.WaitGroup
 	asking.Go(func() {
 		if m, err := client.Request(t.Context(), 1, nil); err != nil || m.MsgType != 2 {
 			t.Error(m, err)
 		}
 	})
-	inTime(t, "a full inbox", func() {
-		for !becomes(func() bool { return state(&client.session, func(*reader) bool { return client.full }) }) {
-		}
-	})
+	awaitFull(t, client)
 	for range 60 {
 		client.Read()
 	}

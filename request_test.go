@@ -114,10 +114,10 @@ func wantReply(t *testing.T, c *Client) {
 	}
 }
 
-// While the inbox is full no Request reads, and the one that waits does when there
-// is room.
-func TestRoomWakesARequest(t *testing.T) {
-	const unread = 40_000 // several reads bring more than there is room for
+// newFloodedClient returns a client of a server that writes n messages of size bytes
+// before it replies to a request. The client's loop does not read.
+func newFloodedClient(t *testing.T, n, size int) *Client {
+	t.Helper()
 	server := newServer(t, ServerConfig{})
 	client := newClientOf(t, server, ClientConfig{loopDelay: never})
 	go func() {
@@ -127,13 +127,30 @@ func TestRoomWakesARequest(t *testing.T) {
 				return
 			}
 			if m.IsRequest() {
-				for range unread {
-					server.Write(1, nil)
+				for range n {
+					server.Write(1, make([]byte, size))
 				}
 				m.Reply(2, nil)
 			}
 		}
 	}()
+	return client
+}
+
+// awaitFull waits until the inbox of a client is full.
+func awaitFull(t *testing.T, client *Client) {
+	t.Helper()
+	inTime(t, "a full inbox", func() {
+		for !becomes(func() bool { return state(&client.session, func(*reader) bool { return client.full }) }) {
+		}
+	})
+}
+
+// While the inbox is full no Request reads, and the one that waits does when there
+// is room.
+func TestRoomWakesARequest(t *testing.T) {
+	const unread = 40_000 // several reads bring more than there is room for
+	client := newFloodedClient(t, unread, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	var requests sync.WaitGroup
 	requests.Go(func() {
@@ -141,10 +158,7 @@ func TestRoomWakesARequest(t *testing.T) {
 			t.Error(m, err)
 		}
 	})
-	inTime(t, "a full inbox", func() {
-		for !becomes(func() bool { return state(&client.session, func(*reader) bool { return client.full }) }) {
-		}
-	})
+	awaitFull(t, client)
 	gaveUp := make(chan struct{})
 	go func() { // another that waits, and gives up
 		defer close(gaveUp)
