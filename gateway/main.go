@@ -131,11 +131,15 @@ func (c *command) serve(ctx context.Context) error {
 	return g.Wait()
 }
 
-// metrics serves the counts of g beside those that Go has of every program. It is
-// called once.
+// metrics serves the counts of g beside those that Go has of every program.
 func metrics(g *bridge.Gateway) http.Handler {
-	expvar.Publish("gateway", expvar.Func(func() any { return g.Stats() }))
+	vars := new(expvar.Map)
+	expvar.Do(func(v expvar.KeyValue) { vars.Set(v.Key, v.Value) })
+	vars.Set("gateway", expvar.Func(func() any { return g.Stats() }))
 	mux := http.NewServeMux()
-	mux.Handle("GET /debug/vars", expvar.Handler())
+	mux.HandleFunc("GET /debug/vars", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		fmt.Fprintln(w, vars)
+	})
 	return mux
 }

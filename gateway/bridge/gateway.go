@@ -30,15 +30,16 @@ var errClosing = errors.New("the gateway is closing")
 // once from any goroutine.
 //
 // One goroutine, start's, runs the side and closes what it has opened. The others
-// are those of package nats, which call what was subscribed, those of package ipc,
-// which call the Handler, and those of requests, for which the side waits at the
-// end.
+// are those of package nats, which make the calls that callbacks counts, those of
+// package ipc, which call the Handler, and those of requests. It waits for them
+// at the end, so that nothing is called or logged after it.
 type Gateway struct {
 	config   Config
 	subjects subjects
 	log      *slog.Logger
 	drops    *limitedLog
 	nc       *nats.Conn
+	calls    callbacks
 	slow     slowConsumers
 	serving  atomic.Bool
 	counters counters
@@ -89,21 +90,23 @@ func (g *Gateway) connect(side string) error {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
 		nats.ConnectHandler(func(nc *nats.Conn) {
-			g.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted())
+			g.calls.do(func() { g.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted()) })
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			g.counters.reconnects.Add(1)
-			g.log.Info("connected to NATS again", "url", nc.ConnectedUrlRedacted())
+			g.calls.do(func() { g.log.Info("connected to NATS again", "url", nc.ConnectedUrlRedacted()) })
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if g.ctx.Err() == nil {
-				g.log.Warn("connection to NATS lost", "reason", err)
+				g.calls.do(func() { g.log.Warn("connection to NATS lost", "reason", err) })
 			}
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			g.unreachable(err)
+			g.calls.do(func() { g.unreachable(err) })
 		}),
-		nats.ErrorHandler(g.natsError),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			g.calls.do(func() { g.natsError(sub, err) })
+		}),
 		nats.ClosedHandler(func(nc *nats.Conn) {
 			g.end(fmt.Errorf("NATS refuses the connection: %w", nc.LastError()))
 		}),
@@ -128,13 +131,42 @@ func (g *Gateway) start(side string, run func() error) {
 			// In vain if the connection is lost meanwhile.
 			_ = g.nc.FlushTimeout(closeLimit)
 		}
-		g.end(errClosing)
-		g.nc.Close()
+		g.disconnect()
 		if !errors.Is(err, errClosing) {
 			g.err = fmt.Errorf("gateway: %s %s: %w", side, g.config.Name, err)
 			g.log.Error("the gateway ends", "error", err)
 		}
 	}()
+}
+
+// disconnect closes the connection to NATS.
+func (g *Gateway) disconnect() {
+	g.end(errClosing)
+	g.nc.Close()
+	g.calls.end()
+}
+
+// callbacks are the calls of package nats, whose connection, once closed, does not
+// wait for those that are under way.
+type callbacks struct {
+	mu    sync.RWMutex // held for reading during a call
+	ended bool
+}
+
+// do calls f, unless end was called before.
+func (c *callbacks) do(f func()) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !c.ended {
+		f()
+	}
+}
+
+// end returns when no call is under way. None begins after it.
+func (c *callbacks) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
 }
 
 // Wait returns when the gateway has ended: nil after Close, and otherwise why it
@@ -158,7 +190,9 @@ func (g *Gateway) Close() error {
 func (g *Gateway) need(subject, queue string, f func(*nats.Msg)) (*nats.Subscription, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	sub, err := g.nc.QueueSubscribe(subject, queue, f)
+	sub, err := g.nc.QueueSubscribe(subject, queue, func(m *nats.Msg) {
+		g.calls.do(func() { f(m) })
+	})
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
@@ -167,7 +201,7 @@ func (g *Gateway) need(subject, queue string, f func(*nats.Msg)) (*nats.Subscrip
 }
 
 // natsError is called with the errors of NATS that belong to no call.
-func (g *Gateway) natsError(_ *nats.Conn, sub *nats.Subscription, err error) {
+func (g *Gateway) natsError(sub *nats.Subscription, err error) {
 	switch {
 	case errors.Is(err, nats.ErrSlowConsumer) && sub != nil:
 		g.slow.add(sub)

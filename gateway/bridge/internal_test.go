@@ -105,3 +105,22 @@ func TestWindow(t *testing.T) {
 		t.Errorf("%v, want that a full window waits until the context ends", err)
 	}
 }
+
+// TestCallbacks has a call under way when the gateway ends, and one after it.
+func TestCallbacks(t *testing.T) {
+	var calls callbacks
+	started, release := make(chan struct{}), make(chan struct{})
+	finished := false
+	go calls.do(func() {
+		close(started)
+		<-release
+		finished = true
+	})
+	<-started
+	go close(release)
+	calls.end()
+	if !finished {
+		t.Error("end has not waited for a call")
+	}
+	calls.do(func() { t.Error("called after the end") })
+}

@@ -50,8 +50,7 @@ func Join(config *Config) (*Gateway, error) {
 	}
 	j.inbox = g.nc.NewInbox()
 	if err := j.open(); err != nil {
-		g.end(errClosing)
-		g.nc.Close()
+		g.disconnect()
 		return nil, fmt.Errorf("gateway: join %s: %w", g.config.Name, err)
 	}
 	g.start("join", j.run)
