@@ -4,9 +4,9 @@
 //	gateway expose NAME    on the machine of the server NAME
 //	gateway join NAME      on a machine without it, where it takes the server's place
 //
-// The programs at both ends need not know. Flags come first; -h lists them. It runs
-// until SIGINT or SIGTERM. The exit status is 0 then, 2 if the command line is wrong,
-// and otherwise 1.
+// The programs at both ends need not know. Flags may stand before and after NAME; -h
+// lists them. It runs until SIGINT or SIGTERM. The exit status is 0 then, 2 if the
+// command line is wrong, and otherwise 1.
 package main
 
 import (
@@ -93,20 +93,28 @@ func parse(args []string, getenv func(string) string, stderr io.Writer) (*comman
 			"       gateway [flags] join NAME     in its place, on another machine\n\n")
 		f.PrintDefaults()
 	}
-	if err := f.Parse(args); err != nil {
-		return nil, err
+	var operands []string // between which there may be flags
+	for rest := args; len(rest) > 0; {
+		if err := f.Parse(rest); err != nil {
+			return nil, err
+		}
+		if rest = f.Args(); len(rest) > 0 {
+			operands, rest = append(operands, rest[0]), rest[1:]
+		}
 	}
-	switch f.Arg(0) {
-	case "expose":
-		c.start = bridge.Expose
-	case "join":
-		c.start = bridge.Join
+	if len(operands) == 2 {
+		switch operands[0] {
+		case "expose":
+			c.start = bridge.Expose
+		case "join":
+			c.start = bridge.Join
+		}
 	}
-	if c.start == nil || f.NArg() != 2 {
+	if c.start == nil {
 		f.Usage()
 		return nil, errors.New("usage")
 	}
-	c.config.Name = f.Arg(1)
+	c.config.Name = operands[1]
 	c.config.URL = cmp.Or(c.config.URL, getenv("NATS_URL"))
 	c.config.Creds = cmp.Or(c.config.Creds, getenv("NATS_CREDS"))
 	return c, nil

@@ -25,7 +25,7 @@ func TestParse(t *testing.T) {
 		want bridge.Config
 	}{
 		{"expose x", bridge.Config{Name: "x", URL: "nats://from-env:4222", Creds: "env.creds", SocketDir: "/tmp"}},
-		{"-nats nats://flag:1 -creds f -dir /d -tlscert c -tlskey k -tlsca a -mode 660 -group g -keepalive 5s -log debug -metrics :1 join y", bridge.Config{
+		{"-creds f -dir /d -tlscert c -tlskey k -tlsca a join -mode 660 -group g y -keepalive 5s -log debug -metrics :1 -nats nats://flag:1", bridge.Config{
 			Name: "y", URL: "nats://flag:1", Creds: "f", SocketDir: "/d", TLSCert: "c", TLSKey: "k", TLSCA: "a",
 			Mode: fs.FileMode(0o660), Group: "g", KeepAlive: 5 * time.Second,
 		}},
@@ -60,6 +60,7 @@ func TestStatus(t *testing.T) {
 		{nil, 2, "usage: "},
 		{[]string{"expose"}, 2, "usage: "},
 		{[]string{"dance", "x"}, 2, "usage: "},
+		{[]string{"join", "x", "-dance"}, 2, "-dance"},
 		{[]string{"join", "x", "y"}, 2, "usage: "},
 		{[]string{"-mode", "rwx", "join", "x"}, 2, "mode"},
 		{[]string{"-log", "loud", "join", "x"}, 2, "log"},
