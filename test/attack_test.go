@@ -675,13 +675,17 @@ func TestAuthorizeFailsClosed(t *testing.T) {
 				begin(t)
 				route := s.open(t)
 				server := s.startServer(t, route, func(c *ipc.ServerConfig, _ *ipc.ClientConfig) { c.Authorize = allow })
-				config := route.client
-				config.Timeout = time.Second / 20
-				_, err := ipc.StartClient(&config)
-				wantError(t, "StartClient", err, ipc.ErrTimeout)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				connected := background(func() error {
+					_, err := ipc.StartClientContext(ctx, &route.client)
+					return err
+				})
 				if !eventually(func() bool { return server.Stats().HandshakeFailures > 0 }) {
 					t.Error("HandshakeFailures = 0")
 				}
+				cancel()
+				wantError(t, "StartClientContext", connected(), context.Canceled)
 				wantStatus(t, "server", server, ipc.Listening)
 			})
 		}

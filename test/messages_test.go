@@ -202,13 +202,13 @@ func TestErrorTexts(t *testing.T) {
 			_, err := server(t, dir)
 			noError(t, "StartServer", err)
 			noError(t, "StartClient", client(t, dir))
-			return client(t, dir, func(c *clientConfig) { c.Timeout = 100 * time.Millisecond })
+			return client(t, dir, func(c *clientConfig) { c.Timeout = time.Second })
 		}, "ipc: connect to DIR/test.sock: timed out trying to connect: " +
 			"the server has no place for this client: is it in single mode, or at MaxClients?",
 			[]error{ipc.ErrTimeout}},
 		{"no answer", func(t *testing.T, dir string) error {
 			unixRouteIn(dir).listen(t)
-			return client(t, dir, func(c *clientConfig) { c.Timeout = 100 * time.Millisecond })
+			return client(t, dir, func(c *clientConfig) { c.Timeout = time.Second })
 		}, "ipc: connect to DIR/test.sock: timed out trying to connect: " +
 			"the connection is not answered: is the server busy, stopped, or not one of this protocol?",
 			[]error{ipc.ErrTimeout}},
