@@ -148,10 +148,7 @@ func (p *handledPair) hold(msgType int) (waits, goOn chan struct{}) {
 func TestHandlerGetsAll(t *testing.T) {
 	eachHandled(t, everySetup, func(t *testing.T, p *handledPair) {
 		sizes := []int{0, 1, 64, 4096, 4097, 32 << 10, 64 << 10, 68 << 10, 69 << 10, 300_000, 1 << 20, 3 << 20}
-		small := 20_000
-		if testing.Short() {
-			small = 5000
-		}
+		small := fewer(20_000)
 		size := func(i int) int {
 			if i < len(sizes) {
 				return sizes[i]

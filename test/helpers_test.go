@@ -113,6 +113,15 @@ func parallel(t *testing.T) {
 	t.Parallel()
 }
 
+// fewer returns how often to do what a test repeats: n times, or a quarter of that
+// in a short run, which is for the race detector and for emulators.
+func fewer(n int) int {
+	if testing.Short() {
+		return n / 4
+	}
+	return n
+}
+
 // leakCheck counts goroutines and descriptors. What it returns waits until
 // there are no more than now, and says so if that does not happen.
 func leakCheck() func() error {

@@ -271,7 +271,7 @@ func TestManagerReadContext(t *testing.T) {
 func TestManagerTimeoutsLoseNothing(t *testing.T) {
 	parallel(t)
 	eachPair(t, everySetup, func(t *testing.T, p *pair) {
-		const n, burst = 500, 10
+		n, burst := fewer(500), 10
 		timedOut := make(chan struct{}, 1)
 		sent := background(func() error {
 			for i := range n {

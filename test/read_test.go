@@ -120,7 +120,7 @@ func TestTimeoutsLoseNothing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			eachDirection(t, everySetup, func(t *testing.T, from, to side) {
-				timeoutsLoseNothing(t, from, to, 100, tt.read)
+				timeoutsLoseNothing(t, from, to, fewer(100), tt.read)
 			})
 		})
 	}

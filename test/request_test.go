@@ -83,7 +83,7 @@ func TestRequestSizes(t *testing.T) {
 // Whatever else the program does to read, each Request gets its answer, and each
 // message is read once.
 func TestRequestsBesideReaders(t *testing.T) {
-	const n = 300
+	n := fewer(300)
 	eachDirection(t, everySetup, func(t *testing.T, from, to side) {
 		go answerMessages(t, to, func(_ side, m *ipc.Message) {
 			if err := to.Write(m.MsgType, m.Data); err != nil {

@@ -445,8 +445,8 @@ func (r smallReads) Read(b []byte) (int, error) { return r.Reader.Read(b[:min(le
 // stopped. That goes for streams, and for answers.
 func TestSealedInPieces(t *testing.T) {
 	eachRef(t, transport{open: narrowRoute}, func(t *testing.T, p *refPair) {
-		const n = 80
-		size := func(i int) int { return i * i * 37 % 90_000 } // small and large ones
+		n := fewer(80)
+		size := func(i int) int { return i * i * 377 % 90_000 } // small and large ones
 		sent := background(func() error {
 			for i := range n {
 				if err := p.Write(i+1, payload(i, size(i))); err != nil {
