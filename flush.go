@@ -4,9 +4,9 @@ import (
 	"errors"
 	"net"
 	"runtime"
-	"syscall"
 	"time"
 
+	"github.com/joe-at-startupmedia/golang-ipc/internal/errs"
 	"github.com/joe-at-startupmedia/golang-ipc/internal/wire"
 )
 
@@ -148,8 +148,8 @@ func (o *outbox) writeError(n int, err error) error {
 	before := o.late // then TLS fails again without a try
 	o.late = late && n > 0
 	switch {
-	case err == nil || (cancelled || n > 0) && !errors.Is(err, syscall.EPIPE):
-		return nil // EPIPE is a pipe's, which does not tell how much has left
+	case err == nil || (cancelled || n > 0) && !errors.Is(err, errs.BrokenPipe):
+		return nil // BrokenPipe is a pipe's, which does not tell how much has left
 	case o.conn.out.writeTimeout > 0 && (late || before):
 		return detailf(ErrTimeout, "timed out: the peer has taken nothing for %v", o.conn.out.writeTimeout)
 	}
