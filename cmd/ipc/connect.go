@@ -83,25 +83,18 @@ func (t *target) connect(ctx context.Context, handler func(*ipc.Client, *ipc.Mes
 		return nil, t.noPlace(path)
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.Is(err, ipc.ErrEncryptionRequired): // the library's advice is for programs
+		return nil, failf(statusNoServer, "connect to %s: the server does not encrypt: leave -encrypt out, or set Encryption in its ServerConfig", path)
+	case errors.Is(err, ipc.ErrVersion):
+		err = fmt.Errorf("%w; is it a server of package ipc?", err)
 	}
-	return nil, &failure{statusNoServer, fmt.Errorf("%w%s", err, advice(err))}
+	return nil, &failure{statusNoServer, err}
 }
 
 // discard is the handler of commands that are not about what the server sends of its
 // own accord. Unread, that would keep a reply behind it from being read. A request
 // of the server ends without a reply.
 func discard(*ipc.Client, *ipc.Message) {}
-
-// advice returns what to do about an error from connecting.
-func advice(err error) string {
-	switch {
-	case errors.Is(err, ipc.ErrEncryptionRequired):
-		return "; leave -encrypt out, or set Encryption in its ServerConfig"
-	case errors.Is(err, ipc.ErrVersion):
-		return "; is it a server of package ipc?"
-	}
-	return ""
-}
 
 // check returns an error if no server can be connected to. It connects to
 // none.

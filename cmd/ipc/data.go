@@ -13,7 +13,7 @@ import (
 func parseType(s string) (int, error) {
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 || n > wire.MaxType {
-		return 0, usageError("TYPE %q is none: want a number from 1 to %d", s, wire.MaxType)
+		return 0, usageError("TYPE %q is not a number from 1 to %d", s, wire.MaxType)
 	}
 	return n, nil
 }

@@ -175,8 +175,10 @@ func run(ctx context.Context, args []string) int {
 	case errors.Is(err, flag.ErrHelp):
 		c.showHelp(os.Stdout)
 		return statusOK
-	case err == nil && (len(operands) < c.min || len(operands) > c.max):
-		err = fmt.Errorf("%d arguments, want %s", len(operands), c.wanted())
+	case err == nil && len(operands) < c.min:
+		err = errors.New("too few arguments")
+	case err == nil && len(operands) > c.max:
+		err = errors.New("too many arguments")
 	}
 	if err != nil {
 		usage := strings.TrimSpace(c.name + " " + c.args)
@@ -251,14 +253,6 @@ func (c *command) showHelp(w io.Writer) {
 	flags, _ := c.flags()
 	flags.SetOutput(w)
 	flags.PrintDefaults()
-}
-
-// wanted says how many arguments c has.
-func (c *command) wanted() string {
-	if c.min == c.max {
-		return fmt.Sprint(c.min)
-	}
-	return fmt.Sprintf("%d to %d", c.min, c.max)
 }
 
 // parse parses flags that may stand anywhere among the operands, which it

@@ -353,12 +353,12 @@ func TestUsage(t *testing.T) {
 		{[]string{"help", "dance"}, 2, "", `no command "dance"`},
 		{[]string{"dance"}, 2, "", `no command "dance"`},
 		{[]string{"-dir", "/tmp", "ls"}, 2, "", "flags come after the command"},
-		{[]string{"send", "a"}, 2, "", "1 arguments, want 2 to 3; usage: ipc send NAME TYPE [DATA]"},
-		{[]string{"ls", "a"}, 2, "", "want 0; usage: ipc ls; see"},
-		{[]string{"proxy", "a"}, 2, "", "want 2"},
+		{[]string{"send", "a"}, 2, "", "too few arguments; usage: ipc send NAME TYPE [DATA]"},
+		{[]string{"ls", "a"}, 2, "", "too many arguments; usage: ipc ls; see"},
+		{[]string{"proxy", "a"}, 2, "", "too few arguments; usage: ipc proxy NAME AS"},
 		{[]string{"send", "-x", "a", "1"}, 2, "", "-x"},
 		{[]string{"send", "a", "1", "-timeout", "soon"}, 2, "", "soon"},
-		{[]string{"send", "a", "0", "x"}, 2, "", `TYPE "0"`},
+		{[]string{"send", "a", "0", "x"}, 2, "", `TYPE "0" is not a number from 1 to 2147483647`},
 		{[]string{"send", "a", "2147483648", "x"}, 2, "", "2147483647"},
 		{[]string{"send", "a", "one", "x"}, 2, "", `TYPE "one"`},
 		{[]string{"send", "a/b", "1", "x"}, 2, "", "separator; NAME is without a folder"},
@@ -496,7 +496,7 @@ func TestEncrypt(t *testing.T) {
 	t.Parallel()
 	f := serve(t, nil)
 	for _, args := range [][]string{{"send", "fake", "1", "x"}, {"request", "fake", "1", "x"}, {"listen", "fake"}, {"bench", "fake"}} {
-		start(t, append(args, "-dir", f.dir, "-encrypt")...).want(3, "", "leave -encrypt out")
+		start(t, append(args, "-dir", f.dir, "-encrypt")...).want(3, "", "the server does not encrypt: leave -encrypt out")
 	}
 	f = serve(t, func(c *ipc.ServerConfig) { c.Encryption = true })
 	start(t, "request", "-encrypt", "fake", "1", "x", "-dir", f.dir).want(0, "x", "")

@@ -73,7 +73,7 @@ func (p *proxy) run(ctx context.Context, args []string) (err error) {
 	l, err := listen(path)
 	switch {
 	case errors.Is(err, ipc.ErrInUse):
-		return fmt.Errorf("listen on %s: %w; choose another AS", path, err)
+		return fmt.Errorf("listen on %s: a live server has this name; choose another AS", path)
 	case err != nil:
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}

@@ -480,7 +480,7 @@ func TestProxyEncrypt(t *testing.T) {
 func TestProxyCannotListen(t *testing.T) {
 	t.Parallel()
 	f := serve(t, nil)
-	start(t, "proxy", "fake", "fake", "-dir", f.dir).want(5, "", "fake.sock: a live server has this name")
+	start(t, "proxy", "fake", "fake", "-dir", f.dir).want(5, "", "fake.sock: a live server has this name; choose another AS")
 	if _, err := os.Stat(filepath.Join(f.dir, "fake.sock")); err != nil {
 		t.Error(err)
 	}

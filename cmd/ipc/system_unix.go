@@ -90,12 +90,12 @@ func ownerOf(path string) string {
 	return uid
 }
 
-// whose returns whose socket at path it is that may not be connected to, and who
-// may.
+// whose returns why the socket at path may not be connected to: whose it is, and
+// who may.
 func whose(path string) string {
 	info, err := os.Stat(path)
 	if err != nil {
-		return ""
+		return fmt.Sprintf("; user %d may not enter the folder", os.Geteuid())
 	}
 	return fmt.Sprintf("; it is the socket of user %s with mode %v: run ipc as that user, or see Mode and Group of its ServerConfig",
 		ownerOf(path), info.Mode().Perm())
