@@ -219,6 +219,7 @@ func (c *conn) awaitPeer() {
 		defer s.mu.Unlock()
 		if x.peer == unknown {
 			c.setPeer(knowsNone)
+			c.in.interrupt() // a Request that reads the connection itself
 		}
 	})
 }

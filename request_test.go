@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -105,6 +108,64 @@ func TestRequestReads(t *testing.T) {
 	})
 	cancel()
 	inTime(t, "Request beside a Read that leaves", func() { reading.Wait(); asking.Wait() })
+}
+
+// A Request that reads the connection itself ends, too, when the peer has not
+// announced itself in time.
+//
+// Pins doc.go, "Requests": which is known within about five seconds
+func TestRequestReadsFromASilentPeer(t *testing.T) {
+	wantNone := func(t *testing.T, s *session) {
+		t.Helper()
+		s.mu.Lock()
+		s.conn.began = time.Now().Add(-announceWait)
+		s.mu.Unlock()
+		inTime(t, "Request", func() {
+			if _, err := s.Request(context.Background(), 1, nil); !errors.Is(err, ErrNoRequests) {
+				t.Errorf("Request = %v, want ErrNoRequests", err)
+			}
+		})
+	}
+	t.Run("client", func(t *testing.T) {
+		dir := shortDir(t)
+		l, err := net.Listen("unix", filepath.Join(dir, "test.sock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			netConn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer netConn.Close()
+			netConn.Write([]byte{2, 0})
+			io.ReadFull(netConn, make([]byte, 1))
+			netConn.Write([]byte{0, 0, 0, 4, 0, 0, 4, 0}) // messages of 1024 bytes
+			io.Copy(io.Discard, netConn)
+		}()
+		client, err := StartClient(&ClientConfig{Name: "test", SocketDir: dir, loopDelay: never})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		wantNone(t, &client.session)
+	})
+	t.Run("server", func(t *testing.T) {
+		server := newServer(t, ServerConfig{loopDelay: never})
+		netConn, err := net.Dial("unix", server.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer netConn.Close()
+		if err := join(netConn); err != nil {
+			t.Fatal(err)
+		}
+		if status := nextEvent(t, &server.session); status != "Connected" {
+			t.Fatal(status)
+		}
+		wantNone(t, &server.session)
+	})
 }
 
 func wantReply(t *testing.T, c *Client) {
