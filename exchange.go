@@ -281,7 +281,10 @@ func (s *session) lostError() error {
 		return ErrClosed
 	}
 	status := Disconnected
-	if s.out.resend {
+	switch {
+	case s.status == Listening: // for the first client
+		status = Listening
+	case s.out.resend:
 		status = ReConnecting
 	}
 	return detailf(ErrNotConnected, "cannot request under current status: %s", status)

@@ -323,7 +323,7 @@ func (s *Server) leave(client *Server, c *conn) {
 		client.err = client.out.refused()
 		client.event(Closed, nil)
 	} else {
-		client.err = fmt.Errorf("ipc: %s has left: %w: %w", client.name(), ErrNotConnected, ErrClosed)
+		client.err = detailf(errors.Join(ErrNotConnected, ErrClosed), "ipc: %s: the connection to this client has ended", client.name())
 		client.out.refuse(client.err)
 		client.event(Disconnected, nil)
 	}

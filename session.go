@@ -220,7 +220,7 @@ func (s *session) final(err error) error {
 	if s.id == 0 {
 		return err
 	}
-	return detailf(errors.Join(err, ErrClosed), "%v: the client has left", err)
+	return detailf(errors.Join(err, ErrClosed), "%v: the connection to this client has ended", err)
 }
 
 // closed is what calls return after Close.

@@ -186,7 +186,7 @@ func (o *outbox) notConnected() error {
 	status := Disconnected
 	switch {
 	case o.phase == connected: // what has come is still read
-		return detailf(ErrNotConnected, "cannot write under current status: %s, and writing has failed", Connected)
+		return detailf(ErrNotConnected, "cannot write under current status: %s: a write to the connection has failed", Connected)
 	case o.resend:
 		status = ReConnecting
 	}

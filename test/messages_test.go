@@ -212,6 +212,29 @@ func TestErrorTexts(t *testing.T) {
 		}, "ipc: connect to DIR/test.sock: timed out trying to connect: " +
 			"the connection is not answered: is the server busy, stopped, or not one of this protocol?",
 			[]error{ipc.ErrTimeout}},
+		{"no client", func(t *testing.T, dir string) error {
+			s, err := server(t, dir)
+			noError(t, "StartServer", err)
+			return second(s.Request(t.Context(), 1, nil))
+		}, "ipc: request to DIR/test.sock: cannot request under current status: Listening",
+			[]error{ipc.ErrNotConnected}},
+		{"client that has left", func(t *testing.T, dir string) error {
+			s, err := server(t, dir, func(c *serverConfig) { c.MultiMode = true })
+			noError(t, "StartServer", err)
+			c, err := ipc.StartClient(&clientConfig{Name: "test", SocketDir: dir})
+			noError(t, "StartClient", err)
+			noError(t, "Close", c.Close())
+			var left *ipc.Server
+			for left == nil {
+				noError(t, "ReadContext", s.ServerManager.ReadContext(t.Context(), func(client *ipc.Server, m *ipc.Message, err error) {
+					if err == nil && m.Status == "Disconnected" {
+						left = client
+					}
+				}))
+			}
+			return left.Write(1, nil)
+		}, "ipc: DIR/test.sock client 1: the connection to this client has ended",
+			[]error{ipc.ErrNotConnected, ipc.ErrClosed}},
 		{"no reply", func(t *testing.T, dir string) error {
 			_, err := server(t, dir, func(c *serverConfig) { c.Handler = func(*ipc.Server, *ipc.Message) {} })
 			noError(t, "StartServer", err)
