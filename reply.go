@@ -153,7 +153,7 @@ func (r *request) explain(err error) error {
 func (r *request) send(f *wire.Control, data []byte) error {
 	s := r.conn.session
 	if most := r.conn.in.recv.dec.MaxMsgSize - wire.ControlSize; len(data) > most {
-		return detailf(ErrMsgTooLarge, "%d bytes: a reply exceeds its maximum length of %d", len(data), most)
+		return detailf(ErrMsgTooLarge, "%d bytes: a reply exceeds its maximum length of %d: raise MaxMsgSize, or reply in parts", len(data), most)
 	}
 	var frame []byte
 	if len(data) >= largeSize {

@@ -212,6 +212,27 @@ func TestErrorTexts(t *testing.T) {
 		}, "ipc: connect to DIR/test.sock: timed out trying to connect: " +
 			"the connection is not answered: is the server busy, stopped, or not one of this protocol?",
 			[]error{ipc.ErrTimeout}},
+		{"no group", func(t *testing.T, dir string) error {
+			return serverError(server(t, dir, func(c *serverConfig) { c.Group = "no such group" }))
+		}, `ipc: start server: ServerConfig.Group "no such group": group: unknown group no such group`, nil},
+		{"reply too large", func(t *testing.T, dir string) error {
+			replied := make(chan error, 1)
+			_, err := server(t, dir, func(c *serverConfig) {
+				c.MaxMsgSize = 100
+				c.Handler = func(_ *ipc.Server, m *ipc.Message) {
+					if m.IsRequest() {
+						replied <- m.Reply(1, make([]byte, 100))
+					}
+				}
+			})
+			noError(t, "StartServer", err)
+			c, err := ipc.StartClient(&clientConfig{Name: "test", SocketDir: dir})
+			noError(t, "StartClient", err)
+			defer c.Close()
+			c.Request(t.Context(), 1, nil)
+			return <-replied
+		}, "ipc: reply to DIR/test.sock: 100 bytes: a reply exceeds its maximum length of 84: raise MaxMsgSize, or reply in parts",
+			[]error{ipc.ErrMsgTooLarge}},
 		{"no client", func(t *testing.T, dir string) error {
 			s, err := server(t, dir)
 			noError(t, "StartServer", err)

@@ -42,10 +42,10 @@ func LookupGroup(s string) (string, error) {
 	if err == nil {
 		sid = g.Gid
 	} else if !strings.HasPrefix(s, "S-1-") {
-		return "", fmt.Errorf("group %q: %w", s, err)
+		return "", fmt.Errorf("ServerConfig.Group %q: %w", s, err)
 	}
 	if _, err := syscall.StringToSid(sid); err != nil {
-		return "", fmt.Errorf("group %q: %w", s, err)
+		return "", fmt.Errorf("ServerConfig.Group %q: %w", s, err)
 	}
 	return sid, nil
 }

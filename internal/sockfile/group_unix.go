@@ -23,7 +23,7 @@ func LookupGroup(s string) (int, error) {
 	case notNumber == nil && gid != math.MaxUint32: // which chown takes for "leave it"
 		return int(gid), nil
 	case err != nil:
-		return 0, fmt.Errorf("group %q: %w", s, err)
+		return 0, fmt.Errorf("ServerConfig.Group %q: %w", s, err)
 	}
-	return 0, fmt.Errorf("group %q has the id %q: %w", s, number, fs.ErrInvalid)
+	return 0, fmt.Errorf("ServerConfig.Group %q has the id %q: %w", s, number, fs.ErrInvalid)
 }

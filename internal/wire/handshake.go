@@ -107,7 +107,7 @@ func receiveOK(conn io.Reader) error {
 		return errs.Detailf(errs.EncryptionRequired, "the client insists on encryption, and this server does not encrypt: "+
 			"set Encryption in the server's config, or not in the client's")
 	}
-	return errs.Detailf(errs.Protocol, "answer %d in the handshake", answer[0])
+	return errs.Detailf(errs.Protocol, "the client answered %d in the handshake, want 0 to 2: does it speak another protocol?", answer[0])
 }
 
 // A Client holds the parameters of the client's side of the handshake.
@@ -184,7 +184,7 @@ func (c *Client) receiveHello(conn io.ReadWriter) (sealed bool, err error) {
 		send(conn, answerVersion) // a courtesy: this connection is over
 		return false, errs.Detailf(errs.Version, "the server speaks version %d of the protocol, not %d: update the older of the two programs", theirs, version)
 	case mode > sealedConnection:
-		return false, errs.Detailf(errs.Protocol, "connection mode %d in the handshake", mode)
+		return false, errs.Detailf(errs.Protocol, "the server's encryption flag is %d, want 0 or 1: does it speak another protocol?", mode)
 	case mode == plainConnection && c.RequireEncryption:
 		send(conn, answerEncrypted)
 		return false, errs.Detailf(errs.EncryptionRequired, "the server does not encrypt, and encryption is required: "+

@@ -140,12 +140,12 @@ func appendLength(b []byte, plain int) []byte {
 // this connection, or was changed. The content of sealed is then undefined.
 func (c *Cipher) Open(sealed []byte) ([]byte, error) {
 	if len(sealed) < SealOverhead {
-		return nil, errs.Detailf(errs.Protocol, "a seal of %d bytes", len(sealed))
+		return nil, errs.Detailf(errs.Protocol, "%d bytes are too few for what is encrypted, want %d at least", len(sealed), SealOverhead)
 	}
 	nonce, box := sealed[:nonceSize], sealed[nonceSize:]
 	plain, err := c.aead.Open(box[:0], nonce, box, nil)
 	if err != nil {
-		return nil, errs.Detailf(errs.Protocol, "a seal that does not open: %v", err)
+		return nil, errs.Detailf(errs.Protocol, "what is encrypted does not open with the key of this connection: %v", err)
 	}
 	return plain, nil
 }
