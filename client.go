@@ -77,14 +77,19 @@ type Client struct {
 // something by Request first.
 //
 // A server that is not there is tried again; one that has no place yet is waited
-// for, which the log says at level info. Final, and returned at once, are a server
-// that speaks another version ([ErrVersion]) or does not encrypt where the client
-// insists ([ErrEncryptionRequired]), a refusal by the config's own Authorize
-// ([ErrUnauthorized]), and what only a person can mend, such as a missing
-// permission; that is tried again only while the socket may be about to be opened
-// to this client, which is within 250 ms of its making. A server whose Authorize
-// refuses this client does not say so: it looks like one that is closing, and is
-// tried again. The log, and the error of a Timeout, say that this may be so.
+// for, which the log says at level info. These failures are final, and returned at
+// once:
+//
+//   - the server speaks another version: [ErrVersion];
+//   - it does not encrypt, and the client insists on that: [ErrEncryptionRequired];
+//   - the config's own Authorize refuses it: [ErrUnauthorized];
+//   - what only a person can mend, such as a missing permission. As a server sets the
+//     permissions of its socket after it has made it, that is tried again in the first
+//     250 ms of a socket.
+//
+// A server whose Authorize refuses this client does not say so: it looks like one
+// that is closing, and is tried again. The log, and the error of a Timeout, say that
+// this may be so.
 //
 // The Client reconnects by itself when the connection is lost, until Close. A
 // nil config and one that cannot work are errors that match [fs.ErrInvalid]
@@ -137,9 +142,9 @@ func StartClientContext(ctx context.Context, config *ClientConfig) (*Client, err
 // for a Handler that runs: Close does not wait for it.
 // It returns nil if the kernel has everything that was accepted, else an error
 // that says how many messages it does not have. A Client that is not connected
-// closes at once. What had arrived can still be read, or over anything but Unix
-// and TCP sockets what had been taken from the connection; then come the event
-// Closed and [ErrClosed].
+// closes at once. What had arrived before can still be read; then come the event
+// Closed and [ErrClosed]. (Over connections other than Unix and TCP sockets, what had
+// not been taken from the connection yet is lost.)
 //
 // It may be called more than once, from any goroutine, and returns the same
 // every time. On a nil Client it does nothing.

@@ -136,9 +136,8 @@ type ClientConfig struct {
 	// follows the server, also from encryption to none at a reconnect.
 	Encryption bool
 
-	// Timeout bounds connecting, and each reconnecting; after it comes
-	// ErrTimeout, which matches the failure of the last attempt too. 0 is for
-	// ever.
+	// Timeout bounds connecting, and each reconnecting. The error after it matches
+	// ErrTimeout, and why the last attempt failed. 0 is no limit.
 	//
 	// A negative Timeout makes one attempt, at once, for programs that have
 	// something else to do where there is no server: the ErrTimeout matches

@@ -218,8 +218,9 @@
 // A server with MultiMode set has any number of clients on its one socket, and
 // for each of them another Server, with a [Server.ClientID]. A program that starts
 // its clients itself knows each by the PID in [Server.Peer], or has it say who it is
-// in its first message. A Handler gets that Server. Without a Handler, [ServerManager.ReadContext] waits until any client has
-// something, hands that over in the caller's goroutine, and returns:
+// in its first message. A Handler gets that Server. Without a Handler,
+// [ServerManager.ReadContext] waits until any client has something, hands that over
+// in the caller's goroutine, and returns:
 //
 //	for {
 //		err := server.ServerManager.ReadContext(ctx, func(client *ipc.Server, m *ipc.Message, err error) {

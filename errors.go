@@ -33,10 +33,11 @@ var (
 	// ErrMsgTooLarge refuses data longer than the server's MaxMsgSize.
 	ErrMsgTooLarge error = &errs.Sentinel{Text: "message exceeds maximum message length"}
 
-	// ErrNotConnected says that there is no peer to write to, or to ask about: the
-	// connection of a Client is lost, or a Server is between two clients. The Server
-	// of a client in MultiMode gets no other: what is sent on it afterwards fails with
-	// ErrClosed as well, but a Request that was under way with this and ErrNoReply.
+	// ErrNotConnected says that there is no peer at the moment: the connection of a
+	// Client is lost, or a Server is between two clients. The Server of a client in
+	// MultiMode gets no other client: once that has left, calls fail with an error
+	// that matches ErrClosed as well. A Request that was under way when its connection
+	// was lost ends with an error that matches this and ErrNoReply.
 	ErrNotConnected error = &errs.Sentinel{Text: "cannot write under current status"}
 
 	// ErrMultiMode refuses a call for one client on the Server that stands
@@ -61,9 +62,9 @@ var (
 	// refused is not told.
 	ErrUnauthorized error = &errs.Sentinel{Text: "peer is not authorized"}
 
-	// ErrFull says that Broadcast left a client out because its outbox had
-	// no room, and that the inbox was full when the context of a Request ended: a
-	// program that does not read what has come before a reply does not get it.
+	// ErrFull comes from Broadcast, which left a client out because its outbox had
+	// no room; and from a Request whose context ended while the inbox was full: a
+	// reply is not read before the program has read what came before it.
 	ErrFull error = &errs.Sentinel{Text: "outbox is full"}
 
 	// ErrNoReply says that a Request was sent and that no reply will come: the

@@ -115,8 +115,8 @@ func (s *Server) ClientID() int { return s.id }
 func (s *Server) Addr() net.Addr { return s.addr }
 
 // Flush returns when everything accepted before has been given to the kernel,
-// or ctx.Err() when ctx ends. It does not tell whether the peer has read it. It is
-// [ErrNotConnected] if the client left before it was given everything. On a
+// or ctx.Err() when ctx ends. It does not tell whether the peer has read it. It
+// returns [ErrNotConnected] if the client left before the kernel had everything. On a
 // MultiMode server it flushes all clients, and joins their errors.
 func (s *Server) Flush(ctx context.Context) error {
 	if s.misuse == nil {
@@ -162,9 +162,9 @@ func (s *Server) Stats() Stats {
 // the Handlers that run: it does not wait for them. It
 // returns nil if the kernel has everything that was accepted, else an error
 // that says how many messages it does not have; those for a client that has
-// left before do not count. What had arrived can still be read, or over anything
-// but Unix and TCP sockets what had been taken from the connection; then come the
-// event Closed and [ErrClosed].
+// left before do not count. What had arrived before can still be read; then come
+// the event Closed and [ErrClosed]. (Over connections other than Unix and TCP sockets,
+// what had not been taken from the connection yet is lost.)
 //
 // On a client's Server it ends the connection to that client only. It may be
 // called more than once, from any goroutine and from a callback, and returns

@@ -21,10 +21,10 @@ type Stats struct {
 	// established.
 	HandshakeFailures uint64
 
-	// RequestsIn and RequestsOut count the requests that have been received, and
-	// accepted for sending; of both together, RequestsCancelled those that the
-	// requester gave up, and RequestsUnanswered those that ended without a reply
-	// otherwise.
+	// RequestsIn counts the requests that have been received, and RequestsOut those
+	// that have been accepted for sending. Of both together, RequestsCancelled counts
+	// those that the side that asked gave up, and RequestsUnanswered those that ended
+	// without a reply for another reason.
 	RequestsIn, RequestsOut, RequestsCancelled, RequestsUnanswered uint64
 }
 

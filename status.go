@@ -9,7 +9,7 @@ type Status int
 // Disconnected between two clients; a Client is Connecting, then Connected,
 // and ReConnecting whenever the connection is lost. Closed, Timeout and, for
 // the Server of a client that left, Disconnected are final. No Server or Client is
-// NotConnected, and Error is only an event's.
+// ever NotConnected, and only an event has the status Error.
 //
 // The text of each, as in Message.Status, is its name but for two: "Not Connected"
 // and "Reconnecting".

@@ -17,12 +17,12 @@ import (
 // had its first client yet, for the client. A message of 32 KiB or more is not
 // copied: Write then returns when the kernel has all of it.
 //
-// Errors: [ErrReservedType], [ErrMsgTooLarge]; [ErrNotConnected] while the
-// connection is lost or between two clients, or once it is while Write waits;
-// [ErrClosed] and others once this Server or Client is finished; [ErrMultiMode] on a
-// MultiMode server. On the Server of a client in MultiMode that leaves, or has left,
-// the error matches both ErrNotConnected and ErrClosed. With an error nothing was
-// sent.
+// Errors: [ErrReservedType], [ErrMsgTooLarge]; [ErrNotConnected] if the connection
+// is lost, also while Write waits for room, and on a Server between two clients;
+// the error that Read ends with, such as [ErrClosed], once this Server or Client is
+// finished; [ErrMultiMode] on a MultiMode server. On the Server of a client in
+// MultiMode that leaves, or has left, the error matches both ErrNotConnected and
+// ErrClosed. With an error nothing was sent.
 //
 // A Server notices that its client has gone when writing fails. From then on Write
 // returns its error, while the status is still Connected and Read still returns what
@@ -51,8 +51,9 @@ func (s *session) WriteContext(ctx context.Context, msgType int, data []byte) er
 // Flush returns when everything accepted before has been given to the kernel, or
 // ctx.Err() when ctx ends. It does not tell whether the peer has read it. While the
 // connection of a Client is lost it waits for the next one, if anything is queued.
-// On a Server it is [ErrNotConnected] if the client left before it was given
-// everything, and on a Client if the connection took a reply with it.
+// On a Server it returns [ErrNotConnected] if the client left before the kernel had
+// everything. A Client keeps its messages then, but not its replies to requests: it
+// returns ErrNotConnected if one of them was lost with the connection.
 func (s *session) Flush(ctx context.Context) error {
 	return s.explain("flush", s.out.awaitSent(ctx))
 }
