@@ -133,22 +133,10 @@ func (t *target) noPlace(path string) error {
 		"or at MaxClients), or does its Authorize refuse user %d? Or choose a longer -timeout", path, t.timeout, os.Geteuid())
 }
 
-// requestError returns err, of a wait that p bounds, with what to do about it. what
-// was being waited for is in the words of the message.
-func (t *target) requestError(p *patience, err error, what string) error {
-	switch {
-	case err == nil:
-		return nil
-	case p.expired():
-		after := ""
-		if errors.Is(err, ipc.ErrNoReply) {
-			after = ", and the server may have handled it"
-		}
-		return failf(statusTimeout, "%s %s: timeout after %v%s; -timeout is the limit", what, printable(t.name), t.timeout, after)
-	case errors.Is(err, ipc.ErrNoRequests):
-		return fmt.Errorf("%w; try: ipc send", err)
-	}
-	return err
+// timeoutError returns the error for a wait that -timeout has ended. what was being waited
+// for is in the words of the message, and so is what that means.
+func (t *target) timeoutError(what, meaning string) error {
+	return failf(statusTimeout, "%s %s: timeout after %v%s; -timeout is the limit", what, printable(t.name), t.timeout, meaning)
 }
 
 // logger takes the log of the library: errors are also returned, and reported by

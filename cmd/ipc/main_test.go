@@ -492,6 +492,30 @@ func TestOtherProtocol(t *testing.T) {
 	start(t, "send", "other", "1", "x", "-dir", dir).want(3, "", "is it a server of package ipc?")
 }
 
+// TestNoRequests has a server of before there were requests, and does not wait until
+// that is known.
+func TestNoRequests(t *testing.T) {
+	t.Parallel()
+	dir := socktest.Dir(t)
+	l, err := net.Listen("unix", filepath.Join(dir, "old.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "\x02\x00")
+		io.ReadFull(conn, make([]byte, 1))
+		io.WriteString(conn, "\x00\x00\x00\x04\x00\x00\x04\x00") // messages of 1024 bytes
+		io.Copy(io.Discard, conn)
+	}()
+	start(t, "request", "old", "1", "x", "-dir", dir, "-timeout", "100ms").want(4, "", "it was not sent: that a server knows no requests shows")
+}
+
 func TestEncrypt(t *testing.T) {
 	t.Parallel()
 	f := serve(t, nil)

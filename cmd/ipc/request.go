@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"iter"
 	"os"
 
@@ -49,14 +51,30 @@ func request(ctx context.Context, t *target, args []string, parts, asJSON bool) 
 	if !parts {
 		m, err := client.Request(p, msgType, data)
 		if err != nil {
-			return t.requestError(p, err, "request to")
+			return t.requestError(p, err)
 		}
 		return printReply(m, asJSON)
 	}
 	err = eachPart(p, client.RequestParts(p, msgType, data), func(m *ipc.Message) error {
 		return printReply(m, asJSON)
 	})
-	return t.requestError(p, err, "request to")
+	return t.requestError(p, err)
+}
+
+// requestError returns err, of a wait for a reply that p bounds, with what to do
+// about it.
+func (t *target) requestError(p *patience, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case p.expired() && errors.Is(err, ipc.ErrNoReply):
+		return t.timeoutError("request to", ", and the server may have handled it")
+	case p.expired():
+		return t.timeoutError("request to", ", and it was not sent: that a server knows no requests shows after 5 seconds")
+	case errors.Is(err, ipc.ErrNoRequests):
+		return fmt.Errorf("%w; try: ipc send", err)
+	}
+	return err
 }
 
 // eachPart calls do with each part. The limit of p is for the next one.

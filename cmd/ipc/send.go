@@ -41,5 +41,8 @@ func send(ctx context.Context, t *target, args []string) error {
 	if closed := client.Close(); err == nil {
 		err = closed
 	}
-	return t.requestError(p, err, "send to")
+	if err != nil && p.expired() {
+		return t.timeoutError("send to", "")
+	}
+	return err
 }
