@@ -161,6 +161,7 @@ func (e *exposer) current() *lifetime {
 // leave leaves the queue group, and returns when what had come has been taken. At
 // the end of the gateway it does not wait for long.
 func (e *exposer) leave(sub *nats.Subscription) {
+	connections := e.nc.Stats().Reconnects
 	drained := make(chan struct{})
 	sub.SetClosedHandler(func(string) { close(drained) })
 	if err := sub.Drain(); err != nil {
@@ -168,6 +169,13 @@ func (e *exposer) leave(sub *nats.Subscription) {
 	}
 	select {
 	case <-drained:
+		if e.nc.Stats().Reconnects != connections {
+			// NATS's client has subscribed again over the new connection, where it
+			// does not unsubscribe: this machine would go on to get requests, which
+			// nothing takes.
+			e.log.Info("connecting to NATS anew, to leave the queue group")
+			_ = e.nc.ForceReconnect() // an error says that it has been closed
+		}
 		return
 	case <-e.ctx.Done():
 	}

@@ -292,6 +292,39 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
+// TestServerRestartsWithoutNATS has the server go while its gateway has no connection
+// to NATS. The gateway leaves the queue group nevertheless: once both are back, each
+// request reaches the server.
+func TestServerRestartsWithoutNATS(t *testing.T) {
+	ns := startNATS(t)
+	port := ns.Addr().(*net.TCPAddr).Port
+	there, here := tempDir(t), tempDir(t)
+	s := startServer(t, there, echo)
+	exposing := expose(t, bridge.Config{SocketDir: there, URL: ns.ClientURL()})
+	join(t, bridge.Config{SocketDir: here, URL: ns.ClientURL(), KeepAlive: keepAlive})
+	client := startClient(t, here)
+	wantReply(t, client, 1, "first", "first")
+
+	ns.Shutdown()
+	ns.WaitForShutdown()
+	exposing.log.await("connection to NATS lost", 1)
+	s.Close()
+	exposing.log.await("the server has gone", 1)
+	startNATS(t, func(o *server.Options) { o.Port = port })
+	exposing.log.await("no longer exposed", 1)
+	startServer(t, there, echo)
+	exposing.log.await("msg=exposed", 2)
+	ctx := bounded(t)
+	for row := 0; row < 20; row++ {
+		if _, err := client.Request(ctx, 1, nil); err != nil {
+			row = -1 // NATS may not have noticed yet
+		}
+		if ctx.Err() != nil {
+			t.Fatal("there are never 20 requests in a row that are answered")
+		}
+	}
+}
+
 // TestSilence has nothing come back for a request, and a long one be handled.
 func TestSilence(t *testing.T) {
 	ns := startNATS(t)
