@@ -62,15 +62,20 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// laterNATS returns where a NATS server can be started later.
+func laterNATS(t *testing.T) (url string, port int) {
+	t.Helper()
+	ns := startNATS(t)
+	url, port = ns.ClientURL(), ns.Addr().(*net.TCPAddr).Port
+	ns.Shutdown()
+	ns.WaitForShutdown()
+	return url, port
+}
+
 // TestNATSLater has gateways and programs started before NATS: requests get an
 // answer at once, and once NATS comes they are handled.
 func TestNATSLater(t *testing.T) {
-	first := startNATS(t)
-	port := first.Addr().(*net.TCPAddr).Port
-	url := first.ClientURL()
-	first.Shutdown()
-	first.WaitForShutdown()
-
+	url, port := laterNATS(t)
 	there, here := tempDir(t), tempDir(t)
 	startServer(t, there, echo)
 	exposing := start(t, bridge.Expose, bridge.Config{SocketDir: there, URL: url})
@@ -218,8 +223,33 @@ func TestTooLarge(t *testing.T) {
 	exposing.log.await("message dropped: of the server, not published", 1)
 }
 
-// TestServerTakesLess has a server with a limit that is smaller than NATS's, on one
-// machine, and a joining gateway that knows NATS's limit too late, on another.
+// TestLongError has the text of an error be larger than what a gateway's clients
+// take, as it was started before NATS: they get the beginning.
+func TestLongError(t *testing.T) {
+	url, port := laterNATS(t)
+	here := tempDir(t)
+	joining := join(t, bridge.Config{SocketDir: here, URL: url})
+	startNATS(t, func(o *server.Options) { o.Port, o.MaxPayload = port, 4<<20 })
+	joining.log.await("connected to NATS", 1)
+	nc := plainNATS(t, url)
+	text := strings.Repeat("größer ", 1<<18)
+	_, err := nc.QueueSubscribe("ipc.service.*", "ipc", func(m *nats.Msg) {
+		nc.PublishMsg(&nats.Msg{Subject: m.Reply, Data: []byte(text), Header: nats.Header{"Nats-Service-Error-Code": {"5"}}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = startClient(t, here).Request(bounded(t), 1, nil)
+	var e *ipc.ReplyError
+	if !errors.As(err, &e) || e.Code != 5 || !strings.HasPrefix(text, e.Text) || len(e.Text) < 1<<20-20 {
+		t.Errorf("%.100v, want code 5 and the beginning of the text", err)
+	}
+}
+
+// TestServerTakesLess has a server with a limit that is smaller than NATS's.
 func TestServerTakesLess(t *testing.T) {
 	url := startNATS(t, func(o *server.Options) { o.MaxPayload = 4 << 20 }).ClientURL()
 	there, here := tempDir(t), tempDir(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
@@ -14,12 +15,17 @@ import (
 // its NATS server yet.
 const defaultMaxPayload = 1 << 20
 
+// replyHeader is how much less than MaxMsgSize a reply may have.
+const replyHeader = 16
+
 // joiner is the server NAME on a machine that has none: what its clients send is
 // published, and what comes back goes to the client that asked.
 type joiner struct {
 	*Gateway
 	server *ipc.Server
 	inbox  string // the beginning of the reply subjects of requests
+
+	maxText int // of an error, in bytes
 
 	mu     sync.Mutex // guards what follows
 	closed bool       // no request is sent any more
@@ -66,6 +72,7 @@ func (j *joiner) open() error {
 	if n := j.nc.MaxPayload(); n > 0 {
 		maxMsgSize = int(n)
 	}
+	j.maxText = max(maxMsgSize-replyHeader, 0)
 	server, err := ipc.StartServer(&ipc.ServerConfig{
 		Name:       j.config.Name,
 		SocketDir:  j.config.SocketDir,
@@ -176,14 +183,18 @@ func (j *joiner) forget(a *asking) {
 	j.tasks.Done()
 }
 
-// answerError answers a request with err.
+// answerError answers a request with err, of whose text a client gets what fits.
 func (j *joiner) answerError(m *ipc.Message, err error) {
 	var e *ipc.ReplyError
 	if !errors.As(err, &e) {
 		e = errorf(CodeNoReply, "%v", err)
 	}
 	j.counters.countError(e.Code)
-	if err := m.ReplyError(e.Code, e.Text); err != nil {
+	text := e.Text
+	if len(text) > j.maxText {
+		text = strings.ToValidUTF8(text[:j.maxText], "")
+	}
+	if err := m.ReplyError(e.Code, text); err != nil {
 		j.log.Debug("no answer to a client", "error", err)
 	}
 }
