@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,11 +91,11 @@ func (g *Gateway) connect(side string) error {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
 		nats.ConnectHandler(func(nc *nats.Conn) {
-			g.calls.do(func() { g.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted()) })
+			g.calls.do(func() { g.log.Info("connected to NATS", "url", redacted(nc.ConnectedUrl())) })
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			g.counters.reconnects.Add(1)
-			g.calls.do(func() { g.log.Info("connected to NATS again", "url", nc.ConnectedUrlRedacted()) })
+			g.calls.do(func() { g.log.Info("connected to NATS again", "url", redacted(nc.ConnectedUrl())) })
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if g.ctx.Err() == nil {
@@ -112,6 +113,9 @@ func (g *Gateway) connect(side string) error {
 		}),
 	}, opts...)
 	g.nc, err = nats.Connect(g.config.URL, opts...)
+	if e := (*url.Error)(nil); errors.As(err, &e) { // which has the password
+		return invalid("Config.URL %q is no URL", redacted(g.config.URL))
+	}
 	if err != nil {
 		return fmt.Errorf("connect to NATS: %w", err)
 	}

@@ -34,6 +34,20 @@ func TestParseType(t *testing.T) {
 	}
 }
 
+func TestRedacted(t *testing.T) {
+	for urls, want := range map[string]string{
+		"nats://h:4222":                    "nats://h:4222",
+		"h":                                "h",
+		"nats://u:secret@h,tls://secret@i": "nats://u:xxxxx@h,tls://xxxxx@i",
+		"u:secret@h:4222, secret@i":        "u:xxxxx@h:4222,xxxxx@i",
+		"nats://u:secret/@secret@h%zz:1":   "nats://u:xxxxx@h%zz:1",
+	} {
+		if got := redacted(urls); got != want {
+			t.Errorf("%s: %s, want %s", urls, got, want)
+		}
+	}
+}
+
 func TestRecent(t *testing.T) {
 	var r recent
 	if r.take("a") {

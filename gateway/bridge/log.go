@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"log/slog"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -46,13 +45,26 @@ func (l *limitedLog) warn(text string, args ...any) {
 	l.log.Warn(text, args...)
 }
 
-// redacted returns NATS URLs without passwords.
+// redacted returns NATS URLs without passwords and tokens, also of what is no URL.
 func redacted(urls string) string {
 	list := strings.Split(urls, ",")
-	for i, text := range list {
-		if u, err := url.Parse(strings.TrimSpace(text)); err == nil {
-			list[i] = u.Redacted()
+	for i, url := range list {
+		scheme, rest, found := strings.Cut(url, "://")
+		if !found { // which NATS's client adds
+			scheme, rest = "", url
 		}
+		at := strings.LastIndexByte(rest, '@')
+		if at < 0 {
+			continue
+		}
+		login := "xxxxx"
+		if user, _, hasPassword := strings.Cut(rest[:at], ":"); hasPassword {
+			login = user + ":xxxxx"
+		}
+		if found {
+			login = scheme + "://" + login
+		}
+		list[i] = login + rest[at:]
 	}
 	return strings.Join(list, ",")
 }
