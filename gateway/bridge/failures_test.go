@@ -134,6 +134,21 @@ func TestDenied(t *testing.T) {
 		wantCode(t, err, bridge.CodeDenied, "ipc.service.7")
 		wantReply(t, client, 8, "permitted", "permitted")
 		joining.log.await(`msg="NATS does not permit to publish"`, 1)
+
+		// Many of them do not flood the log.
+		const most = 500
+		for range most {
+			if err := client.Write(7, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err = client.Request(bounded(t), 7, nil) // after them
+		wantCode(t, err, bridge.CodeDenied, "ipc.service.7")
+		joining.log.mu.Lock()
+		defer joining.log.mu.Unlock()
+		if n := strings.Count(joining.log.text.String(), "does not permit to publish"); n > most/2 {
+			t.Errorf("%d lines of log", n)
+		}
 	})
 	for _, c := range []struct {
 		subject string

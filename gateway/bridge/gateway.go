@@ -38,7 +38,7 @@ type Gateway struct {
 	config   Config
 	subjects subjects
 	log      *slog.Logger
-	drops    *limitedLog
+	limited  *limitedLog
 	nc       *nats.Conn
 	calls    callbacks
 	slow     slowConsumers
@@ -54,9 +54,9 @@ type Gateway struct {
 	// set before there is a connection.
 	onDenied func(subject string)
 
-	mu     sync.Mutex                    // guards what follows
-	needs  map[string]*nats.Subscription // without which the gateway is of no use
-	reason string                        // why NATS could not be reached the last time
+	mu      sync.Mutex                    // guards what follows
+	needs   map[string]*nats.Subscription // without which the gateway is of no use
+	reasons map[string]bool               // why NATS cannot be reached, as logged
 }
 
 // newGateway returns a gateway that is not connected.
@@ -72,8 +72,9 @@ func newGateway(config *Config, side string) (*Gateway, error) {
 		done:     make(chan struct{}),
 		onDenied: func(string) {},
 		needs:    make(map[string]*nats.Subscription),
+		reasons:  make(map[string]bool),
 	}
-	g.drops = &limitedLog{log: g.log}
+	g.limited = &limitedLog{log: g.log}
 	g.ctx, g.end = context.WithCancelCause(context.Background())
 	return g, nil
 }
@@ -91,10 +92,12 @@ func (g *Gateway) connect(side string) error {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
 		nats.ConnectHandler(func(nc *nats.Conn) {
+			g.reached()
 			g.calls.do(func() { g.log.Info("connected to NATS", "url", redacted(nc.ConnectedUrl())) })
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			g.counters.reconnects.Add(1)
+			g.reached()
 			g.calls.do(func() { g.log.Info("connected to NATS again", "url", redacted(nc.ConnectedUrl())) })
 		}),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
@@ -209,7 +212,7 @@ func (g *Gateway) natsError(sub *nats.Subscription, err error) {
 	switch {
 	case errors.Is(err, nats.ErrSlowConsumer) && sub != nil:
 		g.slow.add(sub)
-		g.log.Warn("too slow for NATS: messages are dropped", "subject", sub.Subject)
+		g.limited.warn("too slow for NATS: messages are dropped", "subject", sub.Subject)
 	case errors.Is(err, nats.ErrPermissionViolation):
 		// The protocol of NATS names the subject in the text alone.
 		subject := quoted(err.Error())
@@ -220,10 +223,10 @@ func (g *Gateway) natsError(sub *nats.Subscription, err error) {
 			g.end(fmt.Errorf("subscribe to %s: %w", subject, err))
 			return
 		}
-		g.log.Warn("NATS does not permit to publish", "subject", subject, "error", err)
+		g.limited.warn("NATS does not permit to publish", "subject", subject, "error", err)
 		g.onDenied(subject)
 	default:
-		g.log.Warn("error of NATS", "error", err)
+		g.limited.warn("error of NATS", "error", err)
 	}
 }
 
@@ -234,16 +237,29 @@ func quoted(text string) string {
 	return subject
 }
 
-// unreachable logs why NATS cannot be reached, once for each reason that is
-// another than the one before.
+// maxReasons is how many reasons are logged for which NATS cannot be reached: each
+// server may have its own, and some texts are never the same.
+const maxReasons = 16
+
+// unreachable logs why NATS cannot be reached, each reason once until it is.
 func (g *Gateway) unreachable(err error) {
 	g.mu.Lock()
-	same := g.reason == err.Error()
-	g.reason = err.Error()
+	reason := err.Error()
+	old := g.reasons[reason] || len(g.reasons) == maxReasons
+	if !old {
+		g.reasons[reason] = true
+	}
 	g.mu.Unlock()
-	if !same {
+	if !old {
 		g.log.Warn("NATS cannot be reached", "url", redacted(g.config.URL), "error", err)
 	}
+}
+
+// reached has unreachable begin anew.
+func (g *Gateway) reached() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.reasons)
 }
 
 // notConnected returns the answer to a request that cannot be sent.
@@ -258,7 +274,7 @@ func (g *Gateway) notConnected() error {
 // drop counts and logs a message that is lost.
 func (g *Gateway) drop(reason string, args ...any) {
 	g.counters.dropped.Add(1)
-	g.drops.warn("message dropped: "+reason, args...)
+	g.limited.warn("message dropped: "+reason, args...)
 }
 
 // slowConsumers are the subscriptions that NATS's client has dropped messages of.

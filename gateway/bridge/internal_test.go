@@ -3,7 +3,9 @@ package bridge
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +33,35 @@ func TestParseType(t *testing.T) {
 		if got, ok := parseType(token); ok != (want > 0) || ok && got != want {
 			t.Errorf("%q: %d, %t, want %d", token, got, ok, want)
 		}
+	}
+}
+
+// TestUnreachable has NATS not be reached for ever: the log stays short.
+func TestUnreachable(t *testing.T) {
+	var log strings.Builder
+	g, err := newGateway(&Config{Name: "x", Logger: slog.New(slog.NewTextHandler(&log, nil))}, "join")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		reason string
+		want   int
+	}{{"one", 1}, {"other", 2}, {"one", 2}, {"other", 2}} {
+		g.unreachable(errors.New(c.reason))
+		if n := strings.Count(log.String(), "\n"); n != c.want {
+			t.Errorf("%d lines after %q, want %d", n, c.reason, c.want)
+		}
+	}
+	for i := range 100 {
+		g.unreachable(errors.New(strconv.Itoa(i)))
+	}
+	if n := strings.Count(log.String(), "\n"); n != maxReasons {
+		t.Errorf("%d lines, want %d", n, maxReasons)
+	}
+	g.reached()
+	g.unreachable(errors.New("one"))
+	if n := strings.Count(log.String(), "\n"); n != maxReasons+1 {
+		t.Errorf("%d lines, want that it is said again after a connection", n)
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // limitedLog writes each text once a second at most, and then says how many lines
-// of it were left out: what every message may cause must not flood the log.
+// of it were left out: what a message may cause must not flood the log.
 type limitedLog struct {
 	log *slog.Logger
 
