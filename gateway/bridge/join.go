@@ -157,9 +157,9 @@ func (j *joiner) ask(client *ipc.Server, m *ipc.Message) error {
 	a.token = strconv.FormatUint(j.lastID, 36)
 	j.asking[a.token] = a
 	j.tasks.Add(1)
-	j.mu.Unlock()
 	j.counters.inFlight.Add(1)
-	a.watch()
+	a.watch() // before onReply can find it: the next reply subject can be guessed
+	j.mu.Unlock()
 	if err := a.publish(); err != nil {
 		a.end(func() {})
 		return err
