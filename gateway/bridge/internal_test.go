@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"testing"
@@ -116,6 +117,20 @@ func TestEarlyCancel(t *testing.T) {
 			t.Errorf("%s: %v, want %v", reply, got, want)
 		}
 		e.forget(r)
+	}
+}
+
+func TestKeepAlive(t *testing.T) {
+	for header, want := range map[string]time.Duration{
+		"": 0, "x": 0, "0": 0, "-1": 0, "1": minKeepAlive, "2000": 2 * time.Second,
+		"9223372036854775807": math.MaxInt64 / time.Millisecond * time.Millisecond,
+	} {
+		r := &serving{msg: &nats.Msg{Header: nats.Header{headerAlive: {header}}}}
+		r.keepAlive()
+		r.stopAlive()
+		if r.interval != want {
+			t.Errorf("%q: a sign each %v, want %v", header, r.interval, want)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -149,10 +150,11 @@ func (r *serving) notSent(err error, n int) {
 
 // keepAlive starts the signs of life, if the requester wants them.
 func (r *serving) keepAlive() {
-	ms, err := strconv.Atoi(r.msg.Header.Get(headerAlive))
+	ms, err := strconv.ParseInt(r.msg.Header.Get(headerAlive), 10, 64)
 	if err != nil || ms <= 0 {
 		return
 	}
+	ms = min(ms, math.MaxInt64/int64(time.Millisecond))
 	r.aliveMu.Lock()
 	defer r.aliveMu.Unlock()
 	r.interval = max(time.Duration(ms)*time.Millisecond, minKeepAlive)
