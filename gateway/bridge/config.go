@@ -99,7 +99,11 @@ func (c *Config) natsOptions() ([]nats.Option, error) {
 		}
 	}
 	if c.Creds != "" {
-		opts = append(opts, nats.UserCredentials(c.Creds))
+		creds := nats.UserCredentials(c.Creds)
+		if err := checkCreds(creds); err != nil {
+			return nil, err
+		}
+		opts = append(opts, creds)
 	}
 	if c.TLSCert != "" {
 		opts = append(opts, nats.ClientCert(c.TLSCert, c.TLSKey))
@@ -108,6 +112,17 @@ func (c *Config) natsOptions() ([]nats.Option, error) {
 		opts = append(opts, nats.RootCAs(c.TLSCA))
 	}
 	return append(opts, c.Options...), nil
+}
+
+// checkCreds returns an error if creds are of a file that has no seed. NATS's client
+// would find that at each attempt to connect, and try for ever.
+func checkCreds(creds nats.Option) error {
+	var o nats.Options
+	if err := creds(&o); err != nil {
+		return err
+	}
+	_, err := o.SignatureCB(nil)
+	return err
 }
 
 // invalid returns the error for a configuration that cannot work. Its caller adds

@@ -42,6 +42,7 @@ func TestConfig(t *testing.T) {
 		{"no certificate", bridge.Join, &bridge.Config{Name: name, TLSCert: noPEM, TLSKey: noPEM}, nil, "PEM"},
 		{"no authorities", bridge.Join, &bridge.Config{Name: name, TLSCA: missing}, fs.ErrNotExist, missing},
 		{"no credentials", bridge.Expose, &bridge.Config{Name: name, Creds: missing}, fs.ErrNotExist, missing},
+		{"other credentials", bridge.Expose, &bridge.Config{Name: name, Creds: noPEM}, nil, noPEM},
 		{"mode", bridge.Expose, &bridge.Config{Name: name, Mode: 0o666}, fs.ErrInvalid, "Mode"},
 		{"no URL", bridge.Expose, &bridge.Config{Name: name, URL: "nats://u:secret@h:%"}, fs.ErrInvalid, "Config.URL \"nats://u:xxxxx@h:%\" is no URL"},
 		{"in use", bridge.Join, &bridge.Config{Name: name, SocketDir: dir}, ipc.ErrInUse, name},
