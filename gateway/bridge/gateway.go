@@ -18,6 +18,13 @@ const (
 	// reconnectWait is the pause between two rounds of attempts to reach NATS.
 	reconnectWait = 500 * time.Millisecond
 
+	// How long a NATS server may take nothing of what is written, and the time
+	// between two pings, of which two may be without an answer, until the
+	// connection is given up. While a write waits, so does all else that needs the
+	// connection, Close too.
+	writeLimit   = 10 * time.Second
+	pingInterval = 10 * time.Second
+
 	// closeLimit is how long Close lets requests that are under way go on, and
 	// how long it waits for NATS to take what is sent at the end.
 	closeLimit = time.Second
@@ -91,6 +98,8 @@ func (g *Gateway) connect(side string) error {
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
+		nats.FlusherTimeout(writeLimit),
+		nats.PingInterval(pingInterval),
 		nats.ConnectHandler(func(nc *nats.Conn) {
 			g.reached()
 			g.calls.do(func() { g.log.Info("connected to NATS", "url", redacted(nc.ConnectedUrl())) })

@@ -37,6 +37,19 @@ func TestParseType(t *testing.T) {
 	}
 }
 
+// TestHungNATS checks what ends a connection to NATS that nobody answers. NATS's
+// own values are minutes.
+func TestHungNATS(t *testing.T) {
+	g, err := Join(&Config{Name: "x", SocketDir: t.TempDir(), URL: "nats://127.0.0.1:1", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if o := g.nc.Opts; o.FlusherTimeout != writeLimit || o.PingInterval != pingInterval || o.MaxPingsOut != 2 {
+		t.Errorf("%v, %v, %d", o.FlusherTimeout, o.PingInterval, o.MaxPingsOut)
+	}
+}
+
 // TestUnreachable has NATS not be reached for ever: the log stays short.
 func TestUnreachable(t *testing.T) {
 	var log strings.Builder
