@@ -545,3 +545,106 @@ func TestBusy(t *testing.T) {
 		}
 	}
 }
+
+// TestPermissions has NATS permit each side no more than the README says it needs.
+func TestPermissions(t *testing.T) {
+	permit := func(user string, publish, subscribe []string) *server.User {
+		return &server.User{Username: user, Password: "p", Permissions: &server.Permissions{
+			Publish:   &server.SubjectPermission{Allow: publish},
+			Subscribe: &server.SubjectPermission{Allow: subscribe},
+		}}
+	}
+	url := startNATS(t, func(o *server.Options) {
+		o.Users = []*server.User{
+			permit("expose", []string{"ipc.service.out.*", "_INBOX.>"}, []string{"ipc.service.*", "ipc.service.cancel.>", "_INBOX.>"}),
+			permit("join", []string{"ipc.service.*", "ipc.service.cancel.>", "_INBOX.>"}, []string{"ipc.service.out.*", "_INBOX.>"}),
+			permit("test", []string{"_INBOX.>"}, []string{"_INBOX.>"}),
+		}
+	}).ClientURL()
+	there, here := tempDir(t), tempDir(t)
+	requests := make(chan *ipc.Message)
+	s := startServer(t, there, func(_ *ipc.Server, m *ipc.Message) {
+		if m.IsRequest() {
+			requests <- m.Clone()
+		}
+	})
+	login := func(user string) []nats.Option { return []nats.Option{nats.UserInfo(user, "p")} }
+	exposing := expose(t, bridge.Config{SocketDir: there, URL: url, Options: login("expose"), KeepAlive: keepAlive})
+	joining := join(t, bridge.Config{SocketDir: here, URL: url, Options: login("join"), KeepAlive: keepAlive})
+	client := startClient(t, here)
+	ctx := bounded(t)
+	signs := make(chan bool, 1)
+	nc := plainNATS(t, url, login("test")...)
+	_, err := nc.Subscribe("_INBOX.>", func(m *nats.Msg) {
+		if m.Header.Get("Ipc-Alive") != "" {
+			select {
+			case signs <- true:
+			default:
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+
+	// A sign of life, and parts that are told to have been taken.
+	answered := make(chan error, 1)
+	go func() {
+		for _, err := range client.RequestParts(ctx, 1, nil) {
+			if err != nil {
+				answered <- err
+				return
+			}
+		}
+		answered <- nil
+	}()
+	m := receive(t, requests)
+	receive(t, signs)
+	for range 3000 {
+		if err := m.ReplyPart(1, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.ReplyEnd(); err != nil {
+		t.Error(err)
+	}
+	if err := receive(t, answered); err != nil {
+		t.Error(err)
+	}
+
+	cancelled, cancel := context.WithCancel(ctx)
+	go client.Request(cancelled, 1, nil)
+	m = receive(t, requests)
+	cancel()
+	receive(t, m.Context().Done())
+
+	if err := s.ServerManager.Broadcast(7, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := nextMessage(ctx, client); err != nil {
+		t.Error(err)
+	}
+	for _, side := range []side{exposing, joining} {
+		side.log.mu.Lock()
+		if text := side.log.text.String(); strings.Contains(text, "permit") {
+			t.Error("something is not permitted")
+		}
+		side.log.mu.Unlock()
+	}
+}
+
+// TestServerAsks has a server ask what it takes for a client.
+func TestServerAsks(t *testing.T) {
+	dir := tempDir(t)
+	s, err := ipc.StartServer(&ipc.ServerConfig{Name: name, SocketDir: dir, Handler: echo})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	expose(t, bridge.Config{SocketDir: dir, URL: startNATS(t).ClientURL()})
+	_, err = s.Request(bounded(t), 1, nil)
+	wantCode(t, err, bridge.CodeRefused, "reaches no client on another machine")
+}
