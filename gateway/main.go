@@ -139,10 +139,15 @@ func (c *command) serve(ctx context.Context) error {
 	return g.Wait()
 }
 
-// metrics serves the counts of g beside those that Go has of every program.
+// metrics serves the counts of g beside what Go has of every program, without the
+// command line, in which -nats may have a password.
 func metrics(g *bridge.Gateway) http.Handler {
 	vars := new(expvar.Map)
-	expvar.Do(func(v expvar.KeyValue) { vars.Set(v.Key, v.Value) })
+	expvar.Do(func(v expvar.KeyValue) {
+		if v.Key != "cmdline" {
+			vars.Set(v.Key, v.Value)
+		}
+	})
 	vars.Set("gateway", expvar.Func(func() any { return g.Stats() }))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/vars", func(w http.ResponseWriter, _ *http.Request) {

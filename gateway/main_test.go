@@ -149,6 +149,9 @@ func TestMetrics(t *testing.T) {
 	defer g.Close()
 	w := httptest.NewRecorder()
 	metrics(g).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/debug/vars", nil))
+	if text := w.Body.String(); strings.Contains(text, os.Args[0]) || !strings.Contains(text, "memstats") {
+		t.Errorf("want what Go has, without the command line: %s", text)
+	}
 	var vars struct{ Gateway bridge.Stats }
 	if err := json.Unmarshal(w.Body.Bytes(), &vars); err != nil {
 		t.Fatal(err)
