@@ -205,14 +205,20 @@ func (g *Gateway) Close() error {
 // messages come.
 func (g *Gateway) need(subject, queue string, f func(*nats.Msg)) (*nats.Subscription, error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	sub, err := g.nc.QueueSubscribe(subject, queue, func(m *nats.Msg) {
 		g.calls.do(func() { f(m) })
 	})
+	if err == nil {
+		g.needs[subject] = sub // before natsError can look for it
+	}
+	g.mu.Unlock()
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		<-g.ctx.Done() // which the ClosedHandler ends
+		return nil, context.Cause(g.ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
-	g.needs[subject] = sub
 	return sub, nil
 }
 

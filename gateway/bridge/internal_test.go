@@ -37,6 +37,29 @@ func TestParseType(t *testing.T) {
 	}
 }
 
+// TestRefusedLate has NATS refuse a gateway just before it subscribes: the reason is
+// the refusal, not the connection that is closed for it.
+func TestRefusedLate(t *testing.T) {
+	g, err := newGateway(&Config{Name: "x", URL: "nats://127.0.0.1:1", Logger: slog.New(slog.DiscardHandler)}, "expose")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.connect("expose"); err != nil {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused")
+	closing := make(chan struct{})
+	g.nc.SetClosedHandler(func(*nats.Conn) {
+		<-closing
+		g.end(refused)
+	})
+	g.nc.Close()
+	go close(closing)
+	if _, err := g.need("x", "", nil); err != refused {
+		t.Errorf("%v, want %v", err, refused)
+	}
+}
+
 // TestHungNATS checks what ends a connection to NATS that nobody answers. NATS's
 // own values are minutes.
 func TestHungNATS(t *testing.T) {
