@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -200,6 +201,28 @@ func TestWindow(t *testing.T) {
 	if err := <-waited; !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want that a full window waits until the context ends", err)
 	}
+}
+
+// TestWindowSlow has a requester take a part now and then, which makes no room for
+// long, as the last part was large.
+func TestWindowSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const small, limit = 10, time.Second
+		var w window
+		for range small {
+			w.add(1)
+		}
+		w.add(windowBytes)
+		go func() {
+			for n := range small + 1 {
+				time.Sleep(limit / 2)
+				w.taken(n + 1)
+			}
+		}()
+		if err := w.wait(t.Context(), limit); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestCallbacks has a call under way when the gateway ends, and one after it.

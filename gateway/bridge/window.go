@@ -32,35 +32,31 @@ type window struct {
 	room  chan struct{}
 }
 
-// wait waits until another part may be sent: until ctx ends, and for limit at most.
+// wait waits until another part may be sent: until ctx ends, and as long as the
+// requester takes some within each limit.
 func (w *window) wait(ctx context.Context, limit time.Duration) error {
-	var expired <-chan time.Time
+	var stalled *time.Timer
 	for {
 		w.mu.Lock()
 		if w.room == nil {
 			w.room = make(chan struct{}, 1)
 		}
-		ok, room, before := len(w.sizes) < windowParts && w.bytes < windowBytes, w.room, w.first
+		ok, room := len(w.sizes) < windowParts && w.bytes < windowBytes, w.room
 		w.mu.Unlock()
 		if ok {
 			return nil
 		}
-		if expired == nil {
-			t := time.NewTimer(limit)
-			defer t.Stop()
-			expired = t.C
+		if stalled == nil {
+			stalled = time.NewTimer(limit)
+			defer stalled.Stop()
 		}
 		select {
-		case <-room:
+		case <-room: // not enough, perhaps, if the parts are small and the last was large
+			stalled.Reset(limit)
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-expired:
-			w.mu.Lock()
-			stalled := w.first == before
-			w.mu.Unlock()
-			if stalled {
-				return errStalled
-			}
+		case <-stalled.C:
+			return errStalled
 		}
 	}
 }
