@@ -347,9 +347,9 @@ func TestServerRestartsWithoutNATS(t *testing.T) {
 	there, here := tempDir(t), tempDir(t)
 	s := startServer(t, there, echo)
 	exposing := expose(t, bridge.Config{SocketDir: there, URL: ns.ClientURL()})
-	join(t, bridge.Config{SocketDir: here, URL: ns.ClientURL(), KeepAlive: keepAlive})
+	join(t, bridge.Config{SocketDir: here, URL: ns.ClientURL(), KeepAlive: 4 * keepAlive})
 	client := startClient(t, here)
-	wantReply(t, client, 1, "first", "first")
+	untilReply(t, client, 1, "first")
 
 	ns.Shutdown()
 	ns.WaitForShutdown()
@@ -558,7 +558,7 @@ func TestPermissions(t *testing.T) {
 		o.Users = []*server.User{
 			permit("expose", []string{"ipc.service.out.*", "_INBOX.>"}, []string{"ipc.service.*", "ipc.service.cancel.>", "_INBOX.>"}),
 			permit("join", []string{"ipc.service.*", "ipc.service.cancel.>", "_INBOX.>"}, []string{"ipc.service.out.*", "_INBOX.>"}),
-			permit("test", []string{"_INBOX.>"}, []string{"_INBOX.>"}),
+			permit("test", []string{"ipc.service.1"}, []string{"_INBOX.>"}),
 		}
 	}).ClientURL()
 	there, here := tempDir(t), tempDir(t)
@@ -569,28 +569,31 @@ func TestPermissions(t *testing.T) {
 		}
 	})
 	login := func(user string) []nats.Option { return []nats.Option{nats.UserInfo(user, "p")} }
-	exposing := expose(t, bridge.Config{SocketDir: there, URL: url, Options: login("expose"), KeepAlive: keepAlive})
-	joining := join(t, bridge.Config{SocketDir: here, URL: url, Options: login("join"), KeepAlive: keepAlive})
+	exposing := expose(t, bridge.Config{SocketDir: there, URL: url, Options: login("expose")})
+	joining := join(t, bridge.Config{SocketDir: here, URL: url, Options: login("join")})
 	client := startClient(t, here)
 	ctx := bounded(t)
-	signs := make(chan bool, 1)
+
+	// A sign of life.
 	nc := plainNATS(t, url, login("test")...)
-	_, err := nc.Subscribe("_INBOX.>", func(m *nats.Msg) {
-		if m.Header.Get("Ipc-Alive") != "" {
-			select {
-			case signs <- true:
-			default:
-			}
-		}
-	})
+	inbox := nc.NewInbox()
+	signs, err := nc.SubscribeSync(inbox)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := nc.Flush(); err != nil {
+	err = nc.PublishMsg(&nats.Msg{Subject: "ipc.service.1", Reply: inbox, Header: nats.Header{"Ipc-Alive": {"10"}}})
+	if err != nil {
 		t.Fatal(err)
 	}
+	m := receive(t, requests)
+	if m, err := signs.NextMsgWithContext(ctx); err != nil || m.Header.Get("Ipc-Alive") == "" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if err := m.Reply(1, nil); err != nil {
+		t.Error(err)
+	}
 
-	// A sign of life, and parts that are told to have been taken.
+	// Parts that are told to have been taken.
 	answered := make(chan error, 1)
 	go func() {
 		for _, err := range client.RequestParts(ctx, 1, nil) {
@@ -601,8 +604,7 @@ func TestPermissions(t *testing.T) {
 		}
 		answered <- nil
 	}()
-	m := receive(t, requests)
-	receive(t, signs)
+	m = receive(t, requests)
 	for range 3000 {
 		if err := m.ReplyPart(1, nil); err != nil {
 			t.Fatal(err)
