@@ -641,12 +641,13 @@ func TestPermissions(t *testing.T) {
 // TestServerAsks has a server ask what it takes for a client.
 func TestServerAsks(t *testing.T) {
 	dir := tempDir(t)
-	s, err := ipc.StartServer(&ipc.ServerConfig{Name: name, SocketDir: dir, Handler: echo})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	clients := make(chan *ipc.Server, 1)
+	startServer(t, dir, func(client *ipc.Server, m *ipc.Message) {
+		if m.Status == ipc.Connected.String() {
+			clients <- client
+		}
+	})
 	expose(t, bridge.Config{SocketDir: dir, URL: startNATS(t).ClientURL()})
-	_, err = s.Request(bounded(t), 1, nil)
+	_, err := receive(t, clients).Request(bounded(t), 1, nil)
 	wantCode(t, err, bridge.CodeRefused, "reaches no client on another machine")
 }
