@@ -45,7 +45,8 @@ type Config struct {
 	// TLSCA is one with the authorities that may have signed the NATS server's.
 	TLSCert, TLSKey, TLSCA string
 
-	// Options are further options of the NATS connection, which win.
+	// Options are further options of the NATS connection, which win. The handlers
+	// of the connection are the gateway's, which cannot do without them.
 	Options []nats.Option
 
 	// KeepAlive is how often, while a request waits for its reply, the exposing
