@@ -24,7 +24,7 @@ const (
 
 	// long bounds what must not take for ever. Nothing waits for it in a test
 	// that passes.
-	long = 30 * time.Second
+	long = 2 * time.Minute
 
 	// keepAlive is short where a test waits for the loss of the other side.
 	keepAlive = 50 * time.Millisecond
