@@ -12,9 +12,11 @@ import (
 	ipc "github.com/joe-at-startupmedia/golang-ipc"
 	"github.com/joe-at-startupmedia/golang-ipc/gateway/bridge"
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 )
 
-// startCluster starts three NATS servers that know each other.
+// startCluster starts three NATS servers, and returns when clients of the first
+// learn the others from it.
 func startCluster(t *testing.T) (nodes []*server.Server) {
 	t.Helper()
 	var routes []*url.URL
@@ -28,6 +30,17 @@ func startCluster(t *testing.T) (nodes []*server.Server) {
 			routes = []*url.URL{{Scheme: "nats", Host: nodes[0].ClusterAddr().String()}}
 		}
 	}
+	learned := make(chan struct{}, 1)
+	nc := plainNATS(t, nodes[0].ClientURL(), nats.DiscoveredServersHandler(func(*nats.Conn) {
+		select {
+		case learned <- struct{}{}:
+		default:
+		}
+	}))
+	for len(nc.DiscoveredServers()) < 2 {
+		receive(t, learned)
+	}
+	nc.Close()
 	return nodes
 }
 
