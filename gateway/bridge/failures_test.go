@@ -396,21 +396,43 @@ func TestSilence(t *testing.T) {
 	}
 }
 
-// TestLong has a request take far longer than the time without a sign of life that
-// would end it.
+// TestLong has a request take longer than the time without a sign of life that
+// would end it: until there have been more signs than may be missing.
 func TestLong(t *testing.T) {
-	url := startNATS(t).ClientURL()
+	ns := startNATS(t)
 	there, here := tempDir(t), tempDir(t)
+	requests := make(chan *ipc.Message, 1)
 	startServer(t, there, func(_ *ipc.Server, m *ipc.Message) {
 		if m.IsRequest() {
-			r := m.Clone()
-			time.AfterFunc(20*keepAlive, func() { r.Reply(1, []byte("late")) })
+			requests <- m.Clone()
 		}
 	})
-	expose(t, bridge.Config{SocketDir: there, URL: url})
-	// Twice as patient as keepAlive, for a machine that does much else.
-	join(t, bridge.Config{SocketDir: here, URL: url, KeepAlive: 2 * keepAlive})
-	wantReply(t, startClient(t, here), 1, "", "late")
+	expose(t, bridge.Config{SocketDir: there, URL: ns.ClientURL()})
+	join(t, bridge.Config{SocketDir: here, URL: ns.ClientURL(), KeepAlive: patient})
+	nc := plainNATS(t, ns.ClientURL())
+	answers := make(chan *nats.Msg, 100)
+	if _, err := nc.ChanSubscribe("_INBOX.>", answers); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	client := startClient(t, here)
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		wantReply(t, client, 1, "", "late")
+	}()
+	r := receive(t, requests)
+	for range 4 {
+		if m := receive(t, answers); m.Header.Get("Ipc-Alive") == "" {
+			t.Errorf("%s: %v, %q, want a sign of life", m.Subject, m.Header, m.Data)
+		}
+	}
+	if err := r.Reply(1, []byte("late")); err != nil {
+		t.Error(err)
+	}
+	receive(t, answered)
 }
 
 // TestLostRequester has a requester go without a word.

@@ -28,6 +28,10 @@ const (
 
 	// keepAlive is short where a test waits for the loss of the other side.
 	keepAlive = 50 * time.Millisecond
+
+	// patient is a KeepAlive where the other side must not be thought to be lost,
+	// however busy the machine is, and a test waits for its loss all the same.
+	patient = 500 * time.Millisecond
 )
 
 func TestMain(m *testing.M) {

@@ -111,7 +111,7 @@ func TestMachineKilled(t *testing.T) {
 		p.await("msg=exposed")
 		machines[label] = p
 	}
-	join(t, bridge.Config{SocketDir: here, URL: url, KeepAlive: 4 * keepAlive})
+	join(t, bridge.Config{SocketDir: here, URL: url, KeepAlive: patient})
 	client := startClient(t, here)
 	for seen := map[string]bool{}; len(seen) < 2; {
 		m, err := client.Request(bounded(t), typeLabel, []byte("which"))

@@ -92,7 +92,7 @@ func runProcess() {
 		Name:      name,
 		SocketDir: dir,
 		URL:       os.Getenv("URL"),
-		KeepAlive: keepAlive,
+		KeepAlive: patient,
 		Logger:    slog.New(slog.NewTextHandler(os.Stdout, nil)),
 	}
 	for what := range strings.SplitSeq(os.Getenv(asProcess), ",") {
