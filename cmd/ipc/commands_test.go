@@ -263,10 +263,18 @@ func TestSendAsAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(program, binary, 0o755); err != nil {
+	t.Cleanup(func() { os.Remove(program) })
+	// A process that another test starts meanwhile would have the file open for
+	// writing for a moment, in which nobody can run it.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(program, binary, 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Remove(program) })
+	if err := os.Chmod(program, 0o755); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{{"send", "fake", "1", "x"}, {"proxy", "fake", "as"}} {
 		r := newTool(t, append(args, "-dir", f.dir)...)
 		r.cmd.Path, r.cmd.Dir = program, "/"
