@@ -445,24 +445,22 @@ func ExampleServerManager_ReadTimed() {
 	defer server.Close()
 	defer clients[0].Close()
 
-	clients[0].Write(1, []byte("something"))
-	for idle := false; !idle; {
-		server.ServerManager.ReadTimed(100*time.Millisecond, ipc.TimeoutMessage,
-			func(s *ipc.Server, message *ipc.Message, err error) {
-				switch {
-				case err != nil: // the server was closed
-					idle = true
-				case message == ipc.TimeoutMessage:
-					fmt.Println("nothing for a while")
-					idle = true
-				default:
-					fmt.Printf("%s\n", message.Data)
-				}
-			})
+	callback := func(_ *ipc.Server, message *ipc.Message, err error) {
+		switch {
+		case err != nil: // the server was closed
+			fmt.Println(err)
+		case message == ipc.TimeoutMessage:
+			fmt.Println("nothing for a while")
+		default:
+			fmt.Printf("%s\n", message.Data)
+		}
 	}
+	server.ServerManager.ReadTimed(10*time.Millisecond, ipc.TimeoutMessage, callback)
+	clients[0].Write(1, []byte("something"))
+	server.ServerManager.ReadTimed(10*time.Second, ipc.TimeoutMessage, callback)
 	// Output:
-	// something
 	// nothing for a while
+	// something
 }
 
 func ExampleServerManager_ReadContext() {
