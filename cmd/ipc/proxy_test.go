@@ -466,10 +466,15 @@ func TestProxyEncrypt(t *testing.T) {
 	t.Parallel()
 	f := serve(t, nil)
 	p := startProxy(t, f.dir, "-encrypt", "-json")
-	start(t, "send", "proxy", "1", "x", "-dir", f.dir, "-timeout", "50ms").want(4, "", "has not admitted")
+	conn, err := net.Dial("unix", filepath.Join(f.dir, "proxy.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
 	if line := p.await("left"); !strings.Contains(line, "encryption is required") {
 		t.Errorf("%s", line)
 	}
+	start(t, "send", "proxy", "1", "x", "-dir", f.dir, "-timeout", "50ms").want(4, "", "has not admitted")
 	endProxy(t, p)
 	f = serve(t, func(c *ipc.ServerConfig) { c.Encryption = true })
 	p = startProxy(t, f.dir, "-encrypt")
