@@ -208,7 +208,7 @@ func newTool(t *testing.T, args ...string) *tool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	r := &tool{t: t, cmd: exec.CommandContext(ctx, self, args...)}
-	r.cmd.Env = append(os.Environ(), asTool+"=1", "TERM=xterm", "NO_COLOR=",
+	r.cmd.Env = append(os.Environ(), asTool+"=1", "TERM=xterm", "NO_COLOR=", "IPC_DEBUG=",
 		"GORACE=atexit_sleep_ms=0") // with the race detector, do not end a second later
 	return r
 }

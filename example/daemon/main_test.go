@@ -95,7 +95,7 @@ func (d *desk) start(t *testing.T, args ...string) *tool {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	c := &tool{cmd: exec.CommandContext(ctx, self, append([]string{"-dir", d.dir, "-timeout", "1m"}, args...)...)}
-	c.cmd.Env = append(os.Environ(), asProgram+"=1")
+	c.cmd.Env = append(os.Environ(), asProgram+"=1", "IPC_DEBUG=")
 	c.cmd.Stderr = &c.stderr
 	out, err := c.cmd.StdoutPipe()
 	if err != nil {
