@@ -225,10 +225,10 @@ func (s *session) send(c *call, limit *waitLimit) error {
 		}
 		switch {
 		case err != nil:
-			s.ask().forPlace.wakeOne() // this one may have been woken for a place
+			s.passPlace() // this one may have been woken for a place
 			return s.markFull(err)
 		case out == refused:
-			s.asking.forPlace.wakeOne()
+			s.passPlace()
 			return why
 		}
 		conn := s.conn
@@ -311,6 +311,16 @@ func (s *session) issue(c *call) (outcome, error) {
 	return issued, nil
 }
 
+// passPlace wakes a Request for a place that no read has freed. The one that waits
+// may be what reads, and is in no list then.
+func (s *session) passPlace() {
+	if list := &s.ask().forPlace; !list.empty() {
+		list.wakeOne()
+	} else if s.conn != nil {
+		s.conn.in.interrupt()
+	}
+}
+
 // abandon gives c up, which has been issued, for the reason err. It returns what
 // Request returns.
 func (s *session) abandon(c *call, err error) error {
@@ -319,7 +329,7 @@ func (s *session) abandon(c *call, err error) error {
 	s.asking.cancelled++
 	if c.unsent || s.out.withdraw(c.conn, c.id) {
 		delete(c.conn.exchange.calls, c.id)
-		s.asking.forPlace.wakeOne()
+		s.passPlace()
 		return s.markFull(err)
 	}
 	// As many cancels as places can be queued, so that they need no room.

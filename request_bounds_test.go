@@ -284,6 +284,46 @@ func TestMemoryOfAbandonedRequests(t *testing.T) {
 	}
 }
 
+// The place of a request that has been taken back is for one that waits for it, also
+// if its goroutine reads the connection, to which nothing comes.
+func TestPlaceOfAWithdrawnRequest(t *testing.T) {
+	s := newServerRaw(t)
+	s.conn.Write(wire.Announcement())
+	session := &s.client.session
+	x := &session.conn.exchange
+	awaitState(t, "the announcement", session, func() bool { return x.peer == knowsRequests })
+	setPlaces := func(n uint16) {
+		session.mu.Lock()
+		defer session.mu.Unlock()
+		x.places = n
+	}
+	// The queue waits as it does behind what the peer does not read.
+	session.out.mu.Lock()
+	session.out.flushing = true
+	session.out.mu.Unlock()
+	defer func() {
+		session.out.mu.Lock()
+		defer session.out.mu.Unlock()
+		session.out.endFlush()
+	}()
+	setPlaces(0)
+	go s.client.Request(t.Context(), 1, nil)
+	awaitRole(t, session, caller)
+	setPlaces(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	withdrawn := make(chan error, 1)
+	go func() {
+		_, err := s.client.Request(ctx, 2, nil)
+		withdrawn <- err
+	}()
+	awaitState(t, "the request", session, func() bool { return len(x.calls) == 1 })
+	cancel()
+	if err := <-withdrawn; err != context.Canceled {
+		t.Errorf("%v, want that it has not been sent", err)
+	}
+	awaitState(t, "the request that waits", session, func() bool { return len(x.calls) == 1 })
+}
+
 // A Request that waits while the inbox is full reads once there is room.
 func TestRoomBelowTheBound(t *testing.T) {
 	client := newFloodedClient(t, 100, 12_000)
