@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -84,9 +85,10 @@ func TestErrorTexts(t *testing.T) {
 				"(no server of this Name is running, or it has another SocketDir)",
 			[]error{ipc.ErrTimeout, fs.ErrNotExist}},
 		{"no server, until a deadline", func(t *testing.T, dir string) error {
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			defer cancel()
-			_, err := ipc.StartClientContext(ctx, &clientConfig{Name: "test", SocketDir: dir})
+			ctx := &expiring{t.Context(), make(chan struct{})}
+			_, err := ipc.StartClientContext(ctx, &clientConfig{Name: "test", SocketDir: dir, Logger: slog.New(
+				slog.NewTextHandler(writerFunc(sync.OnceFunc(func() { close(ctx.done) })), nil), // it tells of the first attempt
+			)})
 			return err
 		}, "ipc: connect to DIR/test.sock: context deadline exceeded: connect: no such file or directory " +
 			"(no server of this Name is running, or it has another SocketDir)",
@@ -280,6 +282,31 @@ func TestErrorTexts(t *testing.T) {
 			wantError(t, tt.name, err, tt.is...)
 		})
 	}
+}
+
+// expiring is a context whose deadline is the close of done.
+type expiring struct {
+	context.Context
+	done chan struct{}
+}
+
+func (e *expiring) Done() <-chan struct{} { return e.done }
+
+func (e *expiring) Err() error {
+	select {
+	case <-e.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// writerFunc is a Writer that calls it each time.
+type writerFunc func()
+
+func (f writerFunc) Write(b []byte) (int, error) {
+	f()
+	return len(b), nil
 }
 
 // serverError drops the server of a StartServer that is about its error.
