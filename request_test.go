@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -127,44 +124,15 @@ func TestRequestReadsFromASilentPeer(t *testing.T) {
 		})
 	}
 	t.Run("client", func(t *testing.T) {
-		dir := shortDir(t)
-		l, err := net.Listen("unix", filepath.Join(dir, "test.sock"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		go func() {
-			netConn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer netConn.Close()
-			netConn.Write([]byte{2, 0})
-			io.ReadFull(netConn, make([]byte, 1))
-			netConn.Write([]byte{0, 0, 0, 4, 0, 0, 4, 0}) // messages of 1024 bytes
-			io.Copy(io.Discard, netConn)
-		}()
-		client, err := StartClient(&ClientConfig{Name: "test", SocketDir: dir, loopDelay: never})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer client.Close()
-		wantNone(t, &client.session)
+		wantNone(t, &newServerRaw(t).client.session)
 	})
 	t.Run("server", func(t *testing.T) {
-		server := newServer(t, ServerConfig{loopDelay: never})
-		netConn, err := net.Dial("unix", server.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer netConn.Close()
-		if err := join(netConn); err != nil {
-			t.Fatal(err)
-		}
-		if status := nextEvent(t, &server.session); status != "Connected" {
+		s := startReaderServer(t, never, false)
+		s.dial()
+		if status := nextEvent(t, &s.session); status != "Connected" {
 			t.Fatal(status)
 		}
-		wantNone(t, &server.session)
+		wantNone(t, &s.session)
 	})
 }
 

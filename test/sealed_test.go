@@ -935,7 +935,7 @@ func TestKeysAreNotLogged(t *testing.T) {
 			}
 
 			log := strings.ToLower(text.String())
-			if !strings.Contains(log, "connected") || !strings.Contains(log, "seal") {
+			if !strings.Contains(log, "connected") || !strings.Contains(log, "does not open") {
 				t.Errorf("the log does not tell what happened:\n%s", log)
 			}
 			for name, secret := range secrets {
