@@ -215,6 +215,71 @@ func TestRoomWakesARequest(t *testing.T) {
 	})
 }
 
+// A Request also uses the room that there was before it began to wait. The loop
+// has not been told of that: it reads on once half of the inbox is free.
+func TestRoomBeforeARequest(t *testing.T) {
+	const unread, taken = 120, 25 // more than there is room for, less than half of it
+	flood := func(self, peer *session) {
+		for range unread {
+			if err := peer.Write(2, make([]byte, 10_000)); err != nil {
+				t.Error(err)
+			}
+		}
+		if !becomes(func() bool { return state(self, func(*reader) bool { return self.full }) }) {
+			t.Error("the inbox does not fill up")
+		}
+	}
+	// There is no limit: it must not be the end of a context that wakes it.
+	ask := func(self *session) {
+		if _, err := self.Request(context.Background(), 1, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Run("Read", func(t *testing.T) {
+		server := newServer(t, ServerConfig{MultiMode: true})
+		client := newClientOf(t, server, ClientConfig{Handler: func(_ *Client, m *Message) {
+			if m.IsRequest() {
+				m.Reply(1, nil)
+			}
+		}})
+		inTime(t, "Request", func() {
+			var self *Server
+			server.ServerManager.Read(func(s *Server, _ *Message, _ error) { self = s })
+			flood(&self.session, &client.session)
+			for range taken {
+				self.Read()
+			}
+			ask(&self.session)
+		})
+	})
+	t.Run("Handler", func(t *testing.T) {
+		server := newAnswering(t)
+		filled, done := make(chan struct{}), make(chan struct{})
+		n := 0
+		client := newClientOf(t, server, ClientConfig{Handler: func(c *Client, m *Message) {
+			if m.MsgType != 2 {
+				return
+			}
+			switch n++; n {
+			case 1:
+				<-filled
+			case taken:
+				ask(&c.session)
+				close(done)
+			}
+		}})
+		inTime(t, "Request", func() {
+			if !becomes(func() bool { return len(server.ServerManager.Servers()) == 1 }) {
+				t.Error("the client is not known")
+				return
+			}
+			flood(&client.session, &server.ServerManager.Servers()[0].session)
+			close(filled)
+			<-done
+		})
+	})
+}
+
 // waiters is a list from which each goroutine is taken once, in no order.
 func TestWaiters(t *testing.T) {
 	var l waiters

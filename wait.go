@@ -129,6 +129,7 @@ func (s *session) awaitTurn(limit *waitLimit, w *waiter, list *waiters) {
 		c.takeOver()
 	}
 	list.add(w)
+	s.roomMade() // there may be some already, of which the loop was not told yet
 	s.mu.Unlock()
 	woken := limit.wait(w.woken, nil)
 	s.mu.Lock()
