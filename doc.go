@@ -148,7 +148,8 @@
 //     Handler returned without a reply.
 //   - with any other error: the peer has not handled the request, and will not.
 //     [ErrNoRequests] says that the peer knows no requests, which is known within
-//     about five seconds: it uses an older version of this library, or another one.
+//     about five seconds, or after the program has read on if the inbox is full: it
+//     uses an older version of this library, or another one.
 //
 // No request is sent twice, and a reply comes over the connection that its request
 // came by, or not at all. A Client that is not connected waits for the next

@@ -217,7 +217,11 @@ func (c *conn) awaitPeer() {
 		s := c.session
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if x.peer == unknown {
+		switch {
+		case x.peer != unknown || s.conn != c:
+		case !s.hasRoom(): // it may lie behind what is not read for that
+			x.timer.Reset(announceWait)
+		default:
 			c.setPeer(knowsNone)
 			c.in.interrupt() // a Request that reads the connection itself
 		}

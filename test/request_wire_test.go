@@ -174,6 +174,46 @@ func TestServerWithoutRequests(t *testing.T) {
 	})
 }
 
+// While a client's inbox is full, the server's announcement may lie behind what is
+// not read: only after that a server that has not announced itself knows no requests.
+func TestAnnouncementBehindAFullInbox(t *testing.T) {
+	const n, size = 150, 10_000
+	for _, announces := range []bool{false, true} {
+		t.Run(fmt.Sprint("announces=", announces), func(t *testing.T) {
+			eachAskerBubble(t, askingClients, func(t *testing.T, p *wireAsker) {
+				goOn := make(chan struct{})
+				p.setOn(func(side, *ipc.Message) { <-goOn })
+				returned, wait := requesting(t.Context(), p, 5, nil)
+				sent := background(func() error {
+					for i := range n {
+						p.send(7, numbered(i, size))
+					}
+					if announces {
+						p.announce()
+					}
+					return nil
+				})
+				time.Sleep(20 * time.Second)
+				wantBlocked(t, "Request while the inbox is full", returned)
+				close(goOn)
+				for i := range n {
+					if !p.handler {
+						wantMessage(t, p, 7, numbered(i, size))
+					}
+				}
+				noError(t, "what comes before the announcement", sent())
+				if !announces {
+					wantNoRequests(t, "Request", wait())
+					return
+				}
+				id := p.wantRequest(5, 0, "")
+				p.say(control{replyKind, 0, uint32(echoType(5)), id, ""})
+				noError(t, "Request", wait())
+			})
+		})
+	}
+}
+
 // Before the server's announcement, a client ignores what only follows it.
 func TestControlsBeforeTheAnnouncement(t *testing.T) {
 	eachAskerBubble(t, askingClients, func(t *testing.T, p *wireAsker) {
