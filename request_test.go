@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -278,6 +279,48 @@ func TestRoomBeforeARequest(t *testing.T) {
 			<-done
 		})
 	})
+}
+
+// A Read also waits for no more room than there is, beside a loop over parts that
+// has stopped.
+func TestRoomBesideParts(t *testing.T) {
+	for _, multi := range []bool{false, true} {
+		t.Run(fmt.Sprint("multi=", multi), func(t *testing.T) {
+			server := newServer(t, ServerConfig{MultiMode: multi})
+			newClientOf(t, server, ClientConfig{Handler: func(c *Client, m *Message) {
+				if !m.IsRequest() {
+					return
+				}
+				for range 120 { // more than there is room for
+					m.ReplyPart(2, make([]byte, 10_000))
+				}
+				c.Write(7, nil)
+			}})
+			inTime(t, "Read", func() {
+				if !becomes(func() bool { return len(server.ServerManager.Servers()) == 1 }) {
+					t.Error("the client is not known")
+					return
+				}
+				self := server.ServerManager.Servers()[0]
+				wantType(t, &self.session, eventType)
+				next, stop := iter.Pull2(self.RequestParts(context.Background(), 1, nil))
+				defer stop()
+				next()
+				reading := make(chan struct{})
+				go func() {
+					defer close(reading)
+					wantType(t, &self.session, 7)
+				}()
+				if !becomes(func() bool { return state(&self.session, func(*reader) bool { return self.full }) }) {
+					t.Error("the inbox does not fill up")
+				}
+				for range 25 { // less than half of it
+					next()
+				}
+				<-reading
+			})
+		})
+	}
 }
 
 // waiters is a list from which each goroutine is taken once, in no order.

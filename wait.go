@@ -117,6 +117,7 @@ func (s *session) awaitChange(limit *waitLimit, w *waiter, list *waiters) {
 		return
 	}
 	changed := s.changed.wait()
+	s.roomMade() // as in awaitTurn
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	limit.wait(changed, nil)
@@ -196,7 +197,7 @@ func (s *session) checkRoom() bool {
 // roomMade follows when something has been taken that counts for the bound.
 func (s *session) roomMade() {
 	enough := inboxBound / 2 // for the loop, which need not be woken for each message
-	if s.asking.waiting() {
+	if s.asking.waiting() || s.changed != nil {
 		enough = inboxBound
 	}
 	if !s.full || s.unread() >= enough {
