@@ -493,6 +493,11 @@ func TestFullInbox(t *testing.T) {
 	})
 	t.Run("handler", func(t *testing.T) {
 		eachHandledBubble(t, func(t *testing.T, p *handledPair) {
+			// The other side's announcement must not be behind what fills the inbox.
+			_, wait := requesting(t.Context(), p.self, 2, nil)
+			echoes(t)(p.other, nextRequest(t, p.other, 2))
+			noError(t, "Request", wait())
+
 			waits, goOn := p.hold(9)
 			noError(t, "Write", p.other.Write(9, nil))
 			<-waits
@@ -513,7 +518,7 @@ func TestFullInbox(t *testing.T) {
 			if err := replied(); err != nil && !errors.Is(err, context.Canceled) {
 				t.Error("Reply:", err)
 			}
-			_, wait := requesting(t.Context(), p.self, 2, nil)
+			_, wait = requesting(t.Context(), p.self, 2, nil)
 			echoes(t)(p.other, nextRequest(t, p.other, 2))
 			noError(t, "Request", wait())
 		})
