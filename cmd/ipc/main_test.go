@@ -471,24 +471,31 @@ func TestWait(t *testing.T) {
 	waiting.want(0, "x", "")
 }
 
-// TestOtherProtocol connects to a server of another kind.
-func TestOtherProtocol(t *testing.T) {
-	t.Parallel()
-	dir := socktest.Dir(t)
-	l, err := net.Listen("unix", filepath.Join(dir, "other.sock"))
+// listenRaw has talk serve the first connection to the socket name in dir. What the
+// client says after that is ignored.
+func listenRaw(t *testing.T, dir, name string, talk func(net.Conn)) {
+	t.Helper()
+	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	go func() {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
 		defer conn.Close()
-		io.WriteString(conn, "220 ready\r\n")
+		talk(conn)
 		io.Copy(io.Discard, conn)
 	}()
+}
+
+// TestOtherProtocol connects to a server of another kind.
+func TestOtherProtocol(t *testing.T) {
+	t.Parallel()
+	dir := socktest.Dir(t)
+	listenRaw(t, dir, "other", func(conn net.Conn) { io.WriteString(conn, "220 ready\r\n") })
 	start(t, "send", "other", "1", "x", "-dir", dir).want(3, "", "is it a server of package ipc?")
 }
 
@@ -497,22 +504,11 @@ func TestOtherProtocol(t *testing.T) {
 func TestNoRequests(t *testing.T) {
 	t.Parallel()
 	dir := socktest.Dir(t)
-	l, err := net.Listen("unix", filepath.Join(dir, "old.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
+	listenRaw(t, dir, "old", func(conn net.Conn) {
 		io.WriteString(conn, "\x02\x00")
 		io.ReadFull(conn, make([]byte, 1))
 		io.WriteString(conn, "\x00\x00\x00\x04\x00\x00\x04\x00") // messages of 1024 bytes
-		io.Copy(io.Discard, conn)
-	}()
+	})
 	start(t, "request", "old", "1", "x", "-dir", dir, "-timeout", "100ms").want(4, "", "it was not sent: that a server knows no requests shows")
 }
 
