@@ -284,9 +284,9 @@ func TestRoomBeforeARequest(t *testing.T) {
 // A Read also waits for no more room than there is, beside a loop over parts that
 // has stopped.
 func TestRoomBesideParts(t *testing.T) {
-	for _, multi := range []bool{false, true} {
-		t.Run(fmt.Sprint("multi=", multi), func(t *testing.T) {
-			server := newServer(t, ServerConfig{MultiMode: multi})
+	for _, c := range []struct{ multi, late bool }{{false, false}, {false, true}, {true, false}, {true, true}} {
+		t.Run(fmt.Sprintf("multi=%t,late=%t", c.multi, c.late), func(t *testing.T) {
+			server := newServer(t, ServerConfig{MultiMode: c.multi})
 			newClientOf(t, server, ClientConfig{Handler: func(c *Client, m *Message) {
 				if !m.IsRequest() {
 					return
@@ -306,18 +306,21 @@ func TestRoomBesideParts(t *testing.T) {
 				next, stop := iter.Pull2(self.RequestParts(context.Background(), 1, nil))
 				defer stop()
 				next()
-				reading := make(chan struct{})
-				go func() {
-					defer close(reading)
-					wantType(t, &self.session, 7)
-				}()
+				var reading sync.WaitGroup
+				read := func() { reading.Go(func() { wantType(t, &self.session, 7) }) }
+				if !c.late {
+					read()
+				}
 				if !becomes(func() bool { return state(&self.session, func(*reader) bool { return self.full }) }) {
 					t.Error("the inbox does not fill up")
 				}
 				for range 25 { // less than half of it
 					next()
 				}
-				<-reading
+				if c.late {
+					read()
+				}
+				reading.Wait()
 			})
 		})
 	}
